@@ -1,0 +1,65 @@
+"""autokmod.toml and its drop-ins, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    settle_s: float = 3.0  # a kernel or source is acted upon when nothing in it changed for so long
+    log_level: str = "info"  # debug, info, notice, warning, error
+
+
+@dataclass(frozen=True, slots=True)
+class BuildConfig:
+    jobs: int = 0  # job tokens over all builds; 0: one a CPU
+    user: str = "autokmod-build"
+    time_limit_s: int = 3600  # one build
+    eval_limit_s: int = 10  # evaluating one dkms.conf
+    memory_limit_mb: int = 4096  # one process of a build
+    process_limit: int = 512
+    file_limit_mb: int = 2048  # one file, the log included
+    allow_unsandboxed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryConfig:
+    attempts: int = 5
+    first_delay_s: float = 30.0  # doubled for each further attempt
+    max_delay_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class InitrdConfig:
+    regenerate: bool = True
+    time_limit_s: int = 900
+
+
+@dataclass(frozen=True, slots=True)
+class PackageConfig:
+    """/etc/autokmod/packages.d/NAME.toml: the administrator's word on one package."""
+
+    required: bool = False  # a kernel without it is not-ready, not just degraded
+    enabled: bool = True  # false: leave this package alone (decision: skip)
+    link: str = "auto"  # or "never"
+    initrd: bool = False  # its modules belong in the initrd
+    exclude_kernels: tuple[str, ...] = ()  # shell patterns of krels
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    initrd: InitrdConfig = field(default_factory=InitrdConfig)
+    packages: tuple[tuple[str, PackageConfig], ...] = ()
+
+    def package(self, name: str) -> PackageConfig:
+        return dict(self.packages).get(name, PackageConfig())

@@ -1,0 +1,1 @@
+"""autokmodctl: what people and scripts ask."""

@@ -1,0 +1,1 @@
+"""autokmodd: main loop, watcher, D-Bus service."""

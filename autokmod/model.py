@@ -1,0 +1,373 @@
+"""The vocabulary: values that pass between the rooms. Every one is frozen; containers inside are tuples.
+
+Reasons are data. The same `Reason` values are shown by the journal, D-Bus, autokmodctl and the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """Of one module against one kernel. Unknown is never compatible."""
+
+    COMPATIBLE = "compatible"
+    INCOMPATIBLE = "incompatible"
+    UNKNOWN = "unknown"
+
+
+class DecisionKind(StrEnum):
+    """Of one package on one kernel."""
+
+    KEEP = "keep"
+    LINK = "link"
+    BUILD = "build"
+    WAIT = "wait"
+    SKIP = "skip"
+    BLOCKED = "blocked"
+
+
+class Readiness(StrEnum):
+    """Of one kernel."""
+
+    READY = "ready"
+    PENDING = "pending"
+    WAITING = "waiting"
+    DEGRADED = "degraded"
+    NOT_READY = "not-ready"
+
+
+class KernelState(StrEnum):
+    """What of a kernel is on disk."""
+
+    COMPLETE = "complete"  # modules, boot image and headers
+    NO_HEADERS = "no-headers"  # modules and boot image, nothing to build against
+    NO_IMAGE = "no-image"  # modules and headers, but no boot image: it cannot be booted
+    HEADERS_ONLY = "headers-only"  # only build/source links: nothing boots this
+    INCOMPLETE = "incomplete"  # in the middle of being unpacked or removed, or damaged
+
+
+class Signature(StrEnum):
+    NONE = "none"
+    PRESENT = "present"
+    DAMAGED = "damaged"
+
+
+class Compression(StrEnum):
+    """How a kernel's configuration wants its modules stored; the value is the file suffix."""
+
+    NONE = ""
+    GZIP = ".gz"
+    XZ = ".xz"
+    ZSTD = ".zst"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why: `kind` for programs (stable, lower-case, dashes), `text` for people (one sentence, no full stop).
+
+    The symbol fields are set where the reason is about one symbol. `hint` says what to do, where a person
+    can do something: a command or one short sentence.
+    """
+
+    kind: str
+    text: str
+    symbol: str | None = None
+    wanted_crc: int | None = None
+    offered_crc: int | None = None
+    exporter: str | None = None
+    hint: str | None = None
+
+
+# ---- modules and kernels -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ElfIdent:
+    """What must be equal between any two objects that one kernel loads."""
+
+    bits: int  # 32 or 64
+    endian: str  # "little" or "big"
+    machine: int  # e_machine
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    name: str
+    weak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One exported symbol. `crc` is None where the exporter carries none (CONFIG_MODVERSIONS off)."""
+
+    name: str
+    crc: int | None
+    exporter: str  # "vmlinux", or a module as Module.symvers names it (path without .ko), or a module name
+    gpl_only: bool
+    namespace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """What one .ko says of itself, uncompressed."""
+
+    path: str
+    name: str  # kernel name: `-` already turned into `_`
+    ident: ElfIdent
+    vermagic: str | None
+    struct_size: int | None  # size of .gnu.linkonce.this_module: sizeof(struct module) of its kernel
+    licenses: tuple[str, ...]
+    depends: tuple[str, ...]
+    import_ns: tuple[str, ...]
+    imports: tuple[Import, ...]
+    versions: Mapping[str, int] | None  # __versions; None where the section is absent
+    ext_versions: Mapping[str, int] | None  # __version_ext_*; None where absent
+    exports: tuple[Export, ...]
+    srcversion: str | None
+    version: str | None
+    signature: Signature
+    has_btf: bool
+    has_btf_base: bool
+    livepatch: bool
+
+    @property
+    def release(self) -> str | None:
+        """The kernel it was built for: the first word of its vermagic."""
+        return self.vermagic.split(" ", 1)[0] if self.vermagic else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One directory below /lib/modules, cheaply: no symvers is read for this."""
+
+    krel: str
+    state: KernelState
+    modulesd: str  # host path
+    kdir: str | None  # host path of the headers, links resolved inside the root
+    image: str | None  # host path of vmlinuz
+    problems: tuple[Reason, ...]  # why the state is not complete
+    changed_at: float  # newest ctime (s since epoch) of what was looked at: settled when old enough
+
+
+@dataclass(frozen=True, slots=True)
+class KernelAbi:
+    """What modules must agree with, read from the headers and from one in-tree module."""
+
+    krel: str
+    ident: ElfIdent | None
+    vermagic: str | None  # of an in-tree module
+    struct_size: int | None  # of an in-tree module
+    modversions: bool
+    exports: Mapping[str, Export]  # Module.symvers, or empty where none was readable
+    symvers_path: str | None
+    symvers_digest: str | None  # sha256 of the file's text
+    config_digest: str | None
+    config: Mapping[str, str]  # CONFIG_… → value, only what is set
+    problems: tuple[Reason, ...]  # what could not be read: any of these makes verdicts unknown
+
+
+@dataclass(frozen=True, slots=True)
+class CompatResult:
+    """The checker's answer for one module against one kernel."""
+
+    path: str
+    module: str
+    verdict: Verdict
+    symbols_compared: int
+    reasons: tuple[Reason, ...]
+
+
+# ---- packages ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A named, versioned source, by what its directory is called; the recipe may still be broken."""
+
+    name: str
+    version: str
+    source: str  # host path
+    kind: str  # "dkms" or "toml"
+    digest: str  # of the source tree and of every override: changes when anything that is built changes
+    problem: Reason | None = None  # e.g. an outward symlink, an unreadable file
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeModule:
+    built_name: str  # file name without .ko, in the build tree
+    built_location: str  # relative directory in the build tree, "" for its top
+    dest_name: str  # file name without .ko, on the kernel
+    strip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one package is built for one kernel: the value of an evaluated dkms.conf or autokmod.toml."""
+
+    name: str
+    version: str
+    modules: tuple[RecipeModule, ...]
+    make: str  # one bash command line, run in the build tree; "" means plain `make -C kdir M=.`
+    patches: tuple[str, ...]  # relative to the source's patches/, in order, -p1
+    autoinstall: bool
+    build_depends: tuple[str, ...]
+    pre_build: str
+    post_build: str
+    excluded: Reason | None  # BUILD_EXCLUSIVE_*: not for this kernel
+    warnings: tuple[Reason, ...] = ()
+
+
+# ---- builds --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BuildError:
+    """One compiler or tool error, as the log has it. `file`/`line` are empty/0 where the tool names none."""
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModule:
+    name: str  # kernel name
+    dest_name: str  # file name without .ko
+    file: str  # file name inside the build's directory in the store
+    sha256: str  # of the unsigned, uncompressed file
+    size: int
+    srcversion: str | None
+    vermagic: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One entry of the store: /var/lib/autokmod/builds/KEY/manifest.json."""
+
+    key: str
+    source_key: str  # the part of the key that does not depend on the kernel
+    package: str
+    version: str
+    krel: str  # the kernel it was built for
+    ok: bool
+    transient: bool  # failed for a reason that may pass by itself (time limit, disk full, tool killed)
+    errors: tuple[BuildError, ...]
+    modules: tuple[BuiltModule, ...]
+    built_at: float  # s since epoch
+    duration_s: float
+    directory: str  # host path of builds/KEY
+
+
+# ---- decisions and what stands on disk -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Of one package on one kernel."""
+
+    package: str
+    version: str
+    krel: str
+    kind: DecisionKind
+    reasons: tuple[Reason, ...]  # the shortest true sentence first
+    key: str | None = None  # the build that is (or will be) used
+    stored: bool = False  # that build is already in the store: nothing is compiled
+    link_from: str | None = None  # krel whose files are linked to
+    symbols_compared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """One module of ours in a kernel's modules directory."""
+
+    module: str  # kernel name
+    path: str  # relative to the modules directory
+    target: str | None  # text of the link, None for an own file
+    sha256: str  # of the bytes that stand there (a link: of the file it leads to)
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One package in one kernel's placement manifest. `verified`: depmod picks exactly these files."""
+
+    package: str
+    version: str
+    kind: DecisionKind
+    reasons: tuple[Reason, ...]
+    key: str | None
+    source_key: str | None
+    link_from: str | None
+    symbols_compared: int
+    files: tuple[PlacedFile, ...]
+    verified: bool
+    errors: tuple[BuildError, ...] = ()  # of the failed build, if that is what stands in the way
+    failed: bool = False  # the decision could not be carried out; reasons say why
+    log: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """/var/lib/autokmod/kernels/KREL.json: what autokmod believes of one kernel."""
+
+    krel: str
+    updated_at: float
+    placements: tuple[Placement, ...]
+    initrd: Reason | None = None  # the last word on the image: refreshed, not concerned, failed …
+    initrd_ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStatus:
+    """What `autokmodctl status` says of one kernel."""
+
+    krel: str
+    state: KernelState
+    readiness: Readiness
+    running: bool
+    next_boot: bool | None  # None: not known
+    reasons: tuple[Reason, ...]
+    placements: tuple[Placement, ...]
+
+
+# ---- jobs ----------------------------------------------------------------------------------------
+
+
+class Verb(StrEnum):
+    RECONCILE = "reconcile"  # make kernel KREL right
+    REMOVE = "remove"  # kernel KREL goes: promote what others link to, clean up
+    RESCAN = "rescan"  # look at the whole machine; krel is "all"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELAYED = "delayed"  # will be tried again at not_before
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One intent in the spool. Two files can never hold the same intent: the name is made of it."""
+
+    verb: Verb
+    krel: str
+    why: str  # who asked: kernel-install, debian-postinst, watcher, boot, admin …
+    created_at: float
+    id: int = 0  # given by the daemon when it takes the file up; 0 before
+    attempt: int = 0
+    not_before: float = 0.0
+    last_error: str = ""
+    force: bool = False  # try failed builds again
+    state: JobState = JobState.QUEUED
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb}-{self.krel}"

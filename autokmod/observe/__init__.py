@@ -1,0 +1,1 @@
+"""What is on this machine. Reads, never writes."""

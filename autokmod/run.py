@@ -1,0 +1,132 @@
+"""The only door to subprocesses.
+
+Every command gets an argv list, a clean environment, /dev/null as standard input and a time limit. On the time
+limit the whole process group is killed. Nothing else in autokmod starts a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from autokmod.errors import CommandFailed, ToolMissing
+
+ENV: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/nonexistent",
+}
+TAIL = 64 << 10  # bytes of output kept for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    argv: tuple[str, ...]
+    returncode: int | None  # negative: signal; None: time limit
+    output: str
+
+
+def find_tool(name: str, hint: str = "") -> str:
+    """Raises ToolMissing."""
+    path = shutil.which(name, path=ENV["PATH"])
+    if path is None:
+        raise ToolMissing(name, hint)
+    return path
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    log: IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    check: bool = True,
+    stdout_only: bool = False,
+    cancelled: Cancel | None = None,
+) -> Result:
+    """Run to the end. Output goes to `log` if given (and is then empty in the result).
+
+    Raises ToolMissing, and CommandFailed if `check`. OSError travels for anything else that exec(2) says.
+    """
+    proc = start(argv, env=env, cwd=cwd, log=log, pass_fds=pass_fds, stdout_only=stdout_only)
+    if cancelled is not None:
+        cancelled.add(proc)
+    try:
+        out, _ = proc.communicate(timeout=timeout_s)
+        code: int | None = proc.returncode
+    except subprocess.TimeoutExpired:
+        kill_group(proc)
+        out, _ = proc.communicate()
+        code = None
+    except BaseException:
+        kill_group(proc)
+        proc.communicate()
+        raise
+    finally:
+        if cancelled is not None:
+            cancelled.discard(proc)
+    result = Result(tuple(argv), code, (out or b"").decode("utf-8", "replace"))
+    if check and code != 0:
+        raise CommandFailed(argv, code, result.output[-TAIL:])
+    return result
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    log: IO[bytes] | None,
+    pass_fds: Sequence[int],
+    stdout_only: bool,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            env={**ENV, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log if log is not None else subprocess.PIPE,
+            stderr=subprocess.DEVNULL if stdout_only else subprocess.STDOUT,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError as exc:
+        if cwd is not None and not os.path.isdir(cwd):
+            raise
+        raise ToolMissing(argv[0]) from exc
+
+
+def kill_group(proc: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(proc.pid, signal.SIGKILL)
+
+
+class Cancel:
+    """Lets another thread end the commands that were started with it: at SIGTERM, or when a job is cancelled."""
+
+    def __init__(self) -> None:
+        self._procs: set[subprocess.Popen[bytes]] = set()
+        self.requested = False
+
+    def add(self, proc: subprocess.Popen[bytes]) -> None:
+        self._procs.add(proc)
+        if self.requested:
+            kill_group(proc)
+
+    def discard(self, proc: subprocess.Popen[bytes]) -> None:
+        self._procs.discard(proc)
+
+    def cancel(self) -> None:
+        self.requested = True
+        for proc in tuple(self._procs):
+            if proc.poll() is None:
+                kill_group(proc)
