@@ -371,3 +371,25 @@ class Job:
     @property
     def name(self) -> str:
         return f"{self.verb}-{self.krel}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How one run of a job ended. `transient`: worth another try, with back-off, by itself."""
+
+    result: str  # "done", "failed", "cancelled"
+    message: str = ""
+    transient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the planner looks at for one kernel; made by the engine, never kept."""
+
+    kernel: Kernel
+    abi: KernelAbi | None
+    packages: tuple[Package, ...]
+    recipes: Mapping[str, Recipe]  # package id → recipe
+    recipe_problems: Mapping[str, Reason]  # package id → why there is none
+    builds: tuple[Build, ...]
+    record: KernelRecord | None
