@@ -122,6 +122,11 @@ class Paths:
         """Held (flock) while modules directories are being changed: daemon, hook and --oneshot exclude each other."""
         return self.state / "lock"
 
+    @property
+    def daemon_lock(self) -> Path:
+        """Held (flock) by the daemon as long as it lives: others may ask for it without waiting to learn that."""
+        return self.at("run/autokmod/daemon.lock")
+
     def own_dir(self, krel: str, package: str) -> Path:
         return self.modulesd(krel) / OWN / package
 
