@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """Beside the type of a number: what the reader of the files refuses."""
+
+    minimum: float
+
+
+Seconds = Annotated[float, AtLeast(0)]
+Count = Annotated[int, AtLeast(0)]
+Limit = Annotated[int, AtLeast(1)]
+LogLevel = Literal["debug", "info", "notice", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
-    settle_s: float = 3.0  # a kernel or source is acted upon when nothing in it changed for so long
-    log_level: str = "info"  # debug, info, notice, warning, error
+    settle_s: Seconds = 3.0  # a kernel or source is acted upon when nothing in it changed for so long
+    log_level: LogLevel = "info"
 
 
 @dataclass(frozen=True, slots=True)
 class BuildConfig:
-    jobs: int = 0  # job tokens over all builds; 0: one a CPU
+    jobs: Count = 0  # job tokens over all builds; 0: one a CPU
     user: str = "autokmod-build"
-    time_limit_s: int = 3600  # one build
-    eval_limit_s: int = 10  # evaluating one dkms.conf
-    memory_limit_mb: int = 4096  # one process of a build
-    process_limit: int = 512
-    file_limit_mb: int = 2048  # one file, the log included
+    time_limit_s: Limit = 3600  # one build
+    eval_limit_s: Limit = 10  # evaluating one dkms.conf
+    memory_limit_mb: Limit = 4096  # one process of a build
+    process_limit: Limit = 512
+    file_limit_mb: Limit = 2048  # one file, the log included
     allow_unsandboxed: bool = False
 
 
@@ -30,15 +44,15 @@ class LinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    attempts: int = 5
-    first_delay_s: float = 30.0  # doubled for each further attempt
-    max_delay_s: float = 3600.0
+    attempts: Count = 5  # after the first
+    first_delay_s: Seconds = 30.0  # doubled for each further attempt
+    max_delay_s: Seconds = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class InitrdConfig:
     regenerate: bool = True
-    time_limit_s: int = 900
+    time_limit_s: Limit = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ class PackageConfig:
 
     required: bool = False  # a kernel without it is not-ready, not just degraded
     enabled: bool = True  # false: leave this package alone (decision: skip)
-    link: str = "auto"  # or "never"
+    link: Literal["auto", "never"] = "auto"
     initrd: bool = False  # its modules belong in the initrd
     exclude_kernels: tuple[str, ...] = ()  # shell patterns of krels
 
