@@ -321,6 +321,7 @@ class KernelRecord:
     krel: str
     updated_at: float
     placements: tuple[Placement, ...]
+    going: bool = False  # a removal was announced: our files are out of it already, nothing is placed again by itself
     initrd: Reason | None = None  # the last word on the image: refreshed, not concerned, failed …
     initrd_ok: bool = True
 
@@ -380,16 +381,3 @@ class JobResult:
     result: str  # "done", "failed", "cancelled"
     message: str = ""
     transient: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything the planner looks at for one kernel; made by the engine, never kept."""
-
-    kernel: Kernel
-    abi: KernelAbi | None
-    packages: tuple[Package, ...]
-    recipes: Mapping[str, Recipe]  # package id → recipe
-    recipe_problems: Mapping[str, Reason]  # package id → why there is none
-    builds: tuple[Build, ...]
-    record: KernelRecord | None

@@ -88,7 +88,7 @@ def _headers(paths: Paths, krel: str) -> tuple[str | None, list[Reason]]:
     except FormatError as exc:
         return None, [Reason("headers-broken", str(exc), hint=hint)]
     if not kdir.is_dir():
-        text = f"the kernel's headers are not installed: the build link leads to {paths.inside(kdir)}, which is missing"
+        text = f"headers are not installed: the build link leads to {paths.inside(kdir)}, which is not there"
         return None, [Reason("headers-missing", text, hint=hint)]
     return str(kdir), list(_header_problems(paths, kdir, krel, hint))
 

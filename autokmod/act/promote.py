@@ -1,0 +1,85 @@
+"""A kernel goes: what other kernels link to moves into one of them first, and the others are pointed there.
+
+It asks neither recipes nor the store: a package whose source is broken today keeps its modules all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from autokmod.act.place import place_links, placed_file, remove_others
+from autokmod.decide.versions import version_key
+from autokmod.errors import PlacementFailed
+from autokmod.files import write_file
+from autokmod.model import DecisionKind, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.paths import Paths
+
+
+def linked_packages(records: Iterable[KernelRecord], owner: str) -> dict[str, list[str]]:
+    """Package → krels whose links lead into `owner`, newest first."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for placement in record.placements:
+            if placement.link_from == owner and placement.files:
+                found.setdefault(placement.package, []).append(record.krel)
+    return {package: sorted(krels, key=version_key, reverse=True) for package, krels in found.items()}
+
+
+def promote(paths: Paths, records: Mapping[str, KernelRecord], owner: str) -> dict[str, KernelRecord]:
+    """Returns the records that changed, not yet verified nor written.
+
+    Raises PlacementFailed where the owner's file is gone already or is not what was linked to; OSError.
+    """
+    changed: dict[str, KernelRecord] = {}
+    for package, krels in linked_packages(records.values(), owner).items():
+        heir, *others = krels
+        current = {krel: changed.get(krel, records[krel]) for krel in krels}
+        inherited = _inherit(paths, _placement(current[heir], package), heir, owner)
+        changed[heir] = _with_placement(current[heir], inherited)
+        for krel in others:
+            moved = _point_to(paths, _placement(current[krel], package), krel, heir, inherited.files)
+            changed[krel] = _with_placement(current[krel], moved)
+    return changed
+
+
+def _inherit(paths: Paths, placement: Placement, heir: str, owner: str) -> Placement:
+    directory = paths.own_dir(heir, placement.package)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = tuple(_take_over(paths, heir, file, directory) for file in placement.files)
+    remove_others(paths, heir, placement.package, files)
+    why = Reason("promoted", f"taken over from {owner} before that kernel was removed: it was linked to there")
+    return replace(
+        placement, kind=DecisionKind.KEEP, reasons=(why,), link_from=None, files=files, verified=False
+    )
+
+
+def _take_over(paths: Paths, heir: str, file: PlacedFile, directory: Path) -> PlacedFile:
+    path = directory / os.path.basename(file.path)
+    with contextlib.suppress(FileNotFoundError):
+        data = (paths.modulesd(heir) / file.path).read_bytes()
+        if hashlib.sha256(data).hexdigest() == file.sha256:
+            write_file(path, data)
+            return placed_file(paths, heir, file.module, path)
+    raise PlacementFailed(heir, f"{file.path} cannot be taken over: what it links to is gone or was changed")
+
+
+def _point_to(
+    paths: Paths, placement: Placement, krel: str, heir: str, files: tuple[PlacedFile, ...]
+) -> Placement:
+    links = place_links(paths, krel, placement.package, heir, files)
+    why = Reason("compatible-build", f"linked to {heir}, which took the files over")
+    return replace(placement, kind=DecisionKind.LINK, reasons=(why,), link_from=heir, files=links, verified=False)
+
+
+def _placement(record: KernelRecord, package: str) -> Placement:
+    return next(p for p in record.placements if p.package == package)
+
+
+def _with_placement(record: KernelRecord, placement: Placement) -> KernelRecord:
+    rest = [p for p in record.placements if p.package != placement.package]
+    return replace(record, placements=tuple(sorted([*rest, placement], key=lambda p: p.package)))

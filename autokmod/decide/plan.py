@@ -1,0 +1,296 @@
+"""Facts of one kernel → one decision a package, with its reasons.
+
+Existing builds are tried best first, all packages together: a package's modules may need symbols that another
+package's chosen build exports. A choice that does not fit is dropped and everything is looked at again, until nothing
+changes. A package that imports from one that is still to be built waits for it: the engine builds, and asks anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from autokmod.decide.candidates import Candidate, find_candidates
+from autokmod.decide.compat import check_set
+from autokmod.decide.facts import Facts
+from autokmod.decide.versions import version_key
+from autokmod.model import (
+    Build,
+    CompatResult,
+    Decision,
+    DecisionKind,
+    Export,
+    KernelState,
+    Package,
+    Reason,
+    Recipe,
+    Verdict,
+)
+
+MAX_SYMBOL_REASONS = 50  # kept with a decision; the sentence counts them all
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A package on its way to a decision: the candidates not yet found wanting."""
+
+    package: Package
+    recipe: Recipe
+    candidates: list[Candidate]
+    rejected: list[tuple[Candidate, tuple[CompatResult, ...]]] = field(default_factory=list)
+    results: tuple[CompatResult, ...] = ()
+
+    @property
+    def best(self) -> Candidate | None:
+        return self.candidates[0] if self.candidates else None
+
+
+def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
+    """One decision for each package name, in name order."""
+    decided = {p.name: _early(facts, p) for p in select_versions(facts.packages)}
+    open_packages = [p for p in select_versions(facts.packages) if decided[p.name] is None]
+    choices = {p.name: _choice(facts, p) for p in open_packages}
+    _settle(facts, choices)
+    decisions = {name: d for name, d in decided.items() if d is not None}
+    for choice in choices.values():
+        decisions[choice.package.name] = _decide(facts, choice)
+    return tuple(_with_dependencies(facts, decisions, choices)[name] for name in sorted(decisions))
+
+
+def select_versions(packages: Iterable[Package]) -> tuple[Package, ...]:
+    """The newest version of each name: one module name can stand in a kernel only once."""
+    newest: dict[str, Package] = {}
+    for package in packages:
+        other = newest.get(package.name)
+        if other is None or version_key(package.version) > version_key(other.version):
+            newest[package.name] = package
+    return tuple(newest[name] for name in sorted(newest))
+
+
+def _early(facts: Facts, package: Package) -> Decision | None:
+    """What is decided without looking at any build."""
+    mine = facts.config.package(package.name)
+    pattern = next((p for p in mine.exclude_kernels if fnmatchcase(facts.kernel.krel, p)), None)
+    recipe = facts.recipes.get(package.id)
+    if not mine.enabled:
+        return _decision(facts, package, DecisionKind.SKIP, Reason("disabled", "disabled by the administrator"))
+    if pattern is not None:
+        text = f"the administrator excluded kernels like {pattern}"
+        return _decision(facts, package, DecisionKind.SKIP, Reason("excluded", text))
+    if not facts.abi.exports and _stands(facts, package):
+        text = "in place and verified when the headers were there; without them it cannot be compared again"
+        return _decision(facts, package, DecisionKind.KEEP, Reason("in-place", text))
+    problem = package.problem or facts.recipe_problems.get(package.id)
+    if problem is not None:
+        return _decision(facts, package, DecisionKind.BLOCKED, problem)
+    if recipe is None:
+        return _decision(facts, package, DecisionKind.WAIT, *facts.kernel.problems)
+    if recipe.excluded is not None:
+        return _decision(facts, package, DecisionKind.SKIP, recipe.excluded)
+    if not recipe.autoinstall:
+        text = "the recipe does not ask to be installed by itself (AUTOINSTALL)"
+        return _decision(facts, package, DecisionKind.SKIP, Reason("no-autoinstall", text))
+    if facts.signing_problem is not None:
+        return _decision(facts, package, DecisionKind.BLOCKED, facts.signing_problem)
+    return None
+
+
+def _stands(facts: Facts, package: Package) -> bool:
+    placements = facts.record.placements if facts.record else ()
+    return package.name in facts.intact and any(p.package == package.name and p.verified for p in placements)
+
+
+def _decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reason) -> Decision:
+    return Decision(package.name, package.version, facts.kernel.krel, kind, reasons, key=facts.keys.get(package.id))
+
+
+def _choice(facts: Facts, package: Package) -> _Choice:
+    recipe = facts.recipes[package.id]
+    return _Choice(package, recipe, list(find_candidates(facts, package, recipe)))
+
+
+def _settle(facts: Facts, choices: Mapping[str, _Choice]) -> None:
+    """Drop candidates that do not fit until all that are left fit together. Ends: each round drops at least one."""
+    changed = True
+    while changed:
+        changed = False
+        for choice in choices.values():
+            if choice.best is None:
+                continue
+            choice.results = check_set(choice.best.modules, facts.abi, _providers(facts, choices, choice))
+            if any(r.verdict is not Verdict.COMPATIBLE for r in choice.results):
+                choice.rejected.append((choice.candidates.pop(0), choice.results))
+                changed = True
+
+
+def _providers(facts: Facts, choices: Mapping[str, _Choice], asking: _Choice) -> dict[str, Export]:
+    found = dict(facts.foreign)
+    for choice in choices.values():
+        if choice is not asking and choice.best is not None:
+            found.update((e.name, e) for m in choice.best.modules for e in m.exports)
+    return found
+
+
+def _decide(facts: Facts, choice: _Choice) -> Decision:
+    if choice.best is not None:
+        return _use(facts, choice, choice.best)
+    failed = _failed_build(facts, choice.package)
+    if failed is not None:
+        return _remember_failure(facts, choice.package, failed)
+    if facts.kernel.kdir is None:
+        return _decision(facts, choice.package, DecisionKind.WAIT, *_no_headers(facts))
+    if facts.build_problem is not None:
+        return _decision(facts, choice.package, DecisionKind.BLOCKED, facts.build_problem)
+    if choice.package.id not in facts.keys:
+        return _decision(facts, choice.package, DecisionKind.BLOCKED, *facts.abi.problems)
+    return _decision(facts, choice.package, DecisionKind.BUILD, *_why_build(facts, choice))
+
+
+def _no_headers(facts: Facts) -> Sequence[Reason]:
+    return facts.kernel.problems or (Reason("headers-missing", "the kernel's headers are not installed"),)
+
+
+def _use(facts: Facts, choice: _Choice, candidate: Candidate) -> Decision:
+    compared = sum(r.symbols_compared for r in choice.results)
+    exact = candidate.build.key == facts.keys.get(choice.package.id)
+    return Decision(
+        choice.package.name,
+        choice.package.version,
+        facts.kernel.krel,
+        candidate.kind,
+        (_why_use(candidate, compared, exact=exact),),
+        key=candidate.build.key,
+        stored=True,
+        link_from=candidate.link_from,
+        symbols_compared=compared,
+    )
+
+
+def _why_use(candidate: Candidate, compared: int, *, exact: bool) -> Reason:
+    agree = f"all {compared} symbol versions agree"
+    origin = "built for this kernel" if exact else f"the build for {candidate.build.krel} is compatible"
+    if candidate.kind is DecisionKind.KEEP:
+        how = f"linked to {candidate.link_from}" if candidate.link_from else "in place"
+        return Reason("in-place", f"{how} and verified; {origin}, {agree}")
+    if candidate.kind is DecisionKind.LINK:
+        return Reason("compatible-build", f"{origin}: {agree}")
+    return Reason("stored-build", f"{origin} and in the store: nothing to compile, {agree}")
+
+
+def _failed_build(facts: Facts, package: Package) -> Build | None:
+    """A failure is remembered until something in the key changes, or a person asks."""
+    key = facts.keys.get(package.id)
+    failed = next((b for b in facts.builds if b.key == key and not b.ok), None)
+    return None if failed is None or failed.transient or facts.force else failed
+
+
+def _remember_failure(facts: Facts, package: Package, failed: Build) -> Decision:
+    return Decision(
+        package.name,
+        package.version,
+        facts.kernel.krel,
+        DecisionKind.BUILD,
+        (build_failed(failed),),
+        key=failed.key,
+        stored=True,
+    )
+
+
+def build_failed(build: Build) -> Reason:
+    first = build.errors[0] if build.errors else None
+    where = f"{first.file}:{first.line}: " if first and first.file else ""
+    what = f"the build failed: {where}{first.text}" if first else "the build failed"
+    hint = f"see 'autokmodctl logs {build.package} {build.krel}'; it is tried again when source or kernel change"
+    return Reason("build-failed", what, hint=hint)
+
+
+def _why_build(facts: Facts, choice: _Choice) -> tuple[Reason, ...]:
+    if choice.rejected:
+        candidate, results = choice.rejected[0]
+        return _why_unfit(candidate, results)
+    known = [b for b in facts.builds if b.package == choice.package.name and b.ok]
+    if not known:
+        return (Reason("no-build", "it was never built on this machine"),)
+    if not any(b.source_key == facts.source_keys.get(choice.package.id) for b in known):
+        return (Reason("source-changed", "its source or recipe changed since the last build"),)
+    return (Reason("no-build", "it was not built for this kernel, and no other build may be used"),)
+
+
+def _why_unfit(candidate: Candidate, results: Sequence[CompatResult]) -> tuple[Reason, ...]:
+    """The sentence first, then the details, each symbol once."""
+    reasons = [reason for result in results if result.verdict is not Verdict.COMPATIBLE for reason in result.reasons]
+    by_symbol = {reason.symbol: reason for reason in reasons if reason.symbol is not None}
+    others = [reason for reason in reasons if reason.symbol is None]
+    sentence = f"the build for {candidate.build.krel} does not fit: {_summary(list(by_symbol.values()), others)}"
+    return (Reason("incompatible-build", sentence), *list(by_symbol.values())[:MAX_SYMBOL_REASONS])
+
+
+def _summary(symbols: Sequence[Reason], others: Sequence[Reason]) -> str:
+    if not symbols:
+        return others[0].text if others else "the checker does not say why"
+    what = "changed" if all(r.kind == "crc-mismatch" for r in symbols) else "changed or are gone"
+    # module_layout changes with nearly everything: the name of a function that is called says more.
+    first = next((r for r in symbols if r.symbol != "module_layout"), symbols[0])
+    if len(symbols) == 1:
+        return first.text
+    plural = "s" if len(symbols) > 2 else ""
+    return f"{first.symbol} and {len(symbols) - 1} more symbol{plural} {what}"
+
+
+# ---- packages that need packages -----------------------------------------------------------------
+
+
+def _with_dependencies(
+    facts: Facts, decisions: Mapping[str, Decision], choices: Mapping[str, _Choice]
+) -> dict[str, Decision]:
+    """A package that must be compiled waits for those that it needs and that are not there yet."""
+    return {
+        name: _after_dependencies(facts, decision, choices[name], decisions) if name in choices else decision
+        for name, decision in decisions.items()
+    }
+
+
+def _after_dependencies(
+    facts: Facts, decision: Decision, choice: _Choice, decisions: Mapping[str, Decision]
+) -> Decision:
+    if decision.kind is not DecisionKind.BUILD or decision.stored:
+        return decision
+    for needed in sorted({*choice.recipe.build_depends, *_imported_from(facts, choice, decisions)}):
+        reason = _obstacle(needed, decisions.get(needed), facts)
+        if reason is not None:
+            kind = DecisionKind.BLOCKED if reason.kind == "dependency-failed" else DecisionKind.WAIT
+            return _decision(facts, choice.package, kind, reason)
+    return decision
+
+
+def _imported_from(facts: Facts, choice: _Choice, decisions: Mapping[str, Decision]) -> set[str]:
+    """Packages whose known builds export a symbol that this package's known builds import."""
+    mine = [m for b in facts.builds if b.package == choice.package.name for m in facts.contents.get(b.key, ())]
+    wanted = {i.name for m in mine for i in m.imports}
+    return {
+        b.package
+        for b in facts.builds
+        if b.package != choice.package.name and b.package in decisions
+        for m in facts.contents.get(b.key, ())
+        if not wanted.isdisjoint(e.name for e in m.exports)
+    }
+
+
+def _obstacle(needed: str, decision: Decision | None, facts: Facts) -> Reason | None:
+    if decision is None:
+        text = f"it needs the package {needed}, which is not on this machine"
+        return Reason("dependency-missing", text, hint=f"install {needed}; this goes on by itself then")
+    if decision.kind in (DecisionKind.KEEP, DecisionKind.LINK):
+        return None
+    if decision.kind is DecisionKind.BUILD and not decision.stored:
+        return Reason("dependency-pending", f"it needs the package {needed}, which is built first")
+    if decision.kind is DecisionKind.BUILD and not any(r.kind == "build-failed" for r in decision.reasons):
+        return None
+    text = f"it needs the package {needed}, which is not ready for {facts.kernel.krel}"
+    return Reason("dependency-failed", text, hint=f"see 'autokmodctl explain {needed} {facts.kernel.krel}'")
+
+
+def can_be_planned(facts: Facts) -> bool:
+    """A directory that is no kernel, or one in the middle of a change, is left alone."""
+    return facts.kernel.state not in (KernelState.HEADERS_ONLY, KernelState.INCOMPLETE)

@@ -1,0 +1,189 @@
+"""Decisions of one kernel → its modules directory, depmod, proof, initrd, record. Under the lock of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from autokmod.act.compress import compress, compression_of
+from autokmod.act.depmod import run_depmod, verify_placed
+from autokmod.act.initrd import refresh_initrd
+from autokmod.act.place import place_files, place_links, placed_packages, remove_others
+from autokmod.act.records import write_record
+from autokmod.act.store import read_built
+from autokmod.decide.facts import Facts
+from autokmod.errors import AutokmodError
+from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.observe.pkglock import find_busy_lock
+from autokmod.paths import Paths
+
+INITRD_DUE = Reason("initrd-due", "modules changed after the initrd was made; it is looked at next")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    record: KernelRecord
+    changed: bool  # anything was written to the modules directory
+
+
+def apply_decisions(
+    paths: Paths, facts: Facts, decisions: Iterable[Decision], records: dict[str, KernelRecord], now: float
+) -> Applied:
+    """Place, one depmod if anything changed, verify, record. Raises OSError, CommandFailed, ToolMissing."""
+    krel = facts.kernel.krel
+    old = {p.package: p for p in facts.record.placements} if facts.record else {}
+    placements = [_carry_out(paths, facts, d, old.get(d.package), records) for d in decisions]
+    removed = _remove_gone(paths, krel, placements)
+    changed = removed or {p.package: p.files for p in placements} != {n: p.files for n, p in old.items()}
+    if changed:
+        run_depmod(paths, krel)
+    verified = tuple(verify(paths, krel, p) for p in placements)
+    if not changed and _index_was_broken(facts, verified):
+        run_depmod(paths, krel)
+        verified = tuple(verify(paths, krel, p) for p in placements)
+    record = KernelRecord(krel, now, verified, initrd=facts.record.initrd if facts.record else None)
+    initrd_ok = facts.record is None or facts.record.initrd_ok
+    if changed:
+        record, initrd_ok = replace(record, initrd=INITRD_DUE), False
+    record = replace(record, initrd_ok=initrd_ok)
+    if facts.record is None or replace(record, updated_at=facts.record.updated_at) != facts.record:
+        write_record(paths, record)
+    return Applied(record, changed)
+
+
+def _index_was_broken(facts: Facts, placements: Iterable[Placement]) -> bool:
+    """Once verified and no more, though nothing was placed: somebody else's depmod, a lost modules.dep.
+
+    Only that step calls for a depmod of ours. One that changed nothing must not be repeated at each look: writing
+    modules.dep is itself seen as a change of the kernel.
+    """
+    good = {p.package for p in facts.record.placements if p.verified} if facts.record else set()
+    return any(p.files and not p.verified and (p.package in good or facts.force) for p in placements)
+
+
+def _carry_out(
+    paths: Paths, facts: Facts, decision: Decision, old: Placement | None, records: dict[str, KernelRecord]
+) -> Placement:
+    """Bad luck with one package is that package's state; what stood there before stays."""
+    try:
+        return _place(paths, facts, decision, old, records)
+    except (AutokmodError, OSError) as exc:
+        reason = Reason("placement-failed", str(exc))
+        return _unchanged(facts, decision, old, failed=True, reasons=(reason, *decision.reasons))
+
+
+def _place(
+    paths: Paths, facts: Facts, decision: Decision, old: Placement | None, records: dict[str, KernelRecord]
+) -> Placement:
+    build = next((b for b in facts.builds if b.key == decision.key), None)
+    if decision.kind is DecisionKind.KEEP and old is not None:
+        return old  # why it once came to stand there is worth more than that it still does
+    if decision.kind is DecisionKind.LINK and decision.link_from is not None and build is not None:
+        files = _link(paths, decision, decision.link_from, records)
+        return _placement(facts, decision, build, files)
+    if decision.kind is DecisionKind.BUILD and decision.stored and build is not None and build.ok:
+        files = _own(paths, facts, decision, build)
+        return _placement(facts, decision, build, files)
+    failed = decision.kind is DecisionKind.BUILD and decision.stored
+    return _unchanged(facts, decision, old, failed=failed, build=build)
+
+
+def _link(
+    paths: Paths, decision: Decision, owner: str, records: dict[str, KernelRecord]
+) -> tuple[PlacedFile, ...]:
+    source = next(p for p in records[owner].placements if p.package == decision.package)
+    links = place_links(paths, decision.krel, decision.package, owner, source.files)
+    remove_others(paths, decision.krel, decision.package, links)
+    return links
+
+
+def _own(paths: Paths, facts: Facts, decision: Decision, build: Build) -> tuple[PlacedFile, ...]:
+    kind = compression_of(facts.abi.config)
+    files = place_files(
+        paths,
+        decision.krel,
+        decision.package,
+        build.modules,
+        lambda module: compress(read_built(build, module), kind),
+        kind.value,
+    )
+    remove_others(paths, decision.krel, decision.package, files)
+    return files
+
+
+def _placement(facts: Facts, decision: Decision, build: Build, files: tuple[PlacedFile, ...]) -> Placement:
+    return Placement(
+        decision.package,
+        build.version,
+        decision.kind,
+        decision.reasons,
+        build.key,
+        build.source_key,
+        decision.link_from,
+        decision.symbols_compared,
+        files,
+        verified=False,
+        log=f"{build.directory}/build.log",
+    )
+
+
+def _unchanged(
+    facts: Facts,
+    decision: Decision,
+    old: Placement | None,
+    *,
+    failed: bool,
+    build: Build | None = None,
+    reasons: tuple[Reason, ...] | None = None,
+) -> Placement:
+    """Nothing new can be placed. Modules of the package that stand here already, verified, are not taken away."""
+    keep = old is not None and old.package in facts.intact and decision.kind is not DecisionKind.SKIP
+    return Placement(
+        decision.package,
+        decision.version,
+        decision.kind,
+        reasons if reasons is not None else decision.reasons,
+        old.key if keep and old else decision.key,
+        old.source_key if keep and old else None,
+        old.link_from if keep and old else None,
+        0,
+        old.files if keep and old else (),
+        verified=False,
+        errors=build.errors if build is not None and not build.ok else (),
+        failed=failed,
+        log=f"{build.directory}/build.log" if build is not None else None,
+    )
+
+
+def _remove_gone(paths: Paths, krel: str, placements: list[Placement]) -> bool:
+    """Files of packages that have none here any more: removed from the machine, disabled, excluded."""
+    kept = {p.package for p in placements if p.files}
+    gone = placed_packages(paths, krel) - kept
+    return sum(remove_others(paths, krel, name, ()) for name in sorted(gone)) > 0
+
+
+def verify(paths: Paths, krel: str, placement: Placement) -> Placement:
+    """`verified` is true only for what was just seen: depmod picks each file, with these bytes."""
+    if not placement.files:
+        return replace(placement, verified=False)
+    problems = verify_placed(paths, krel, placement.files)
+    if not problems:
+        return replace(placement, verified=True)
+    return replace(placement, verified=False, failed=True, reasons=(*problems, *placement.reasons))
+
+
+def check_initrd(paths: Paths, facts: Facts, record: KernelRecord) -> KernelRecord:
+    """Refresh the image if it is due. Left due while a package manager is at work: it may be making one itself."""
+    if record.initrd_ok or find_busy_lock(paths) is not None:
+        return record
+    files = [f for p in record.placements for f in p.files]
+    declared = {p.package for p in record.placements if facts.config.package(p.package).initrd}
+    wanted = frozenset(f.module for p in record.placements if p.package in declared for f in p.files)
+    newest = max((f.mtime_ns for f in files), default=0)
+    placed = frozenset(f.module for f in files)
+    word, good = refresh_initrd(paths, facts.config.initrd, record.krel, placed, wanted, newest)
+    done = replace(record, initrd=word, initrd_ok=good)
+    write_record(paths, done)
+    return done
+
+

@@ -1,0 +1,166 @@
+"""The look at the disk that every decision starts from: one kernel's Facts, from all the rooms of observe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from autokmod.act.place import is_intact
+from autokmod.act.store import list_builds
+from autokmod.config import Config
+from autokmod.decide.buildkey import build_key, source_key
+from autokmod.decide.facts import Facts
+from autokmod.decide.plan import select_versions
+from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
+from autokmod.files import set_aside
+from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
+from autokmod.observe.abi import read_abi
+from autokmod.observe.dkmsconf import read_recipe
+from autokmod.observe.kernels import find_kernels, read_kernel
+from autokmod.observe.ko import read_module
+from autokmod.observe.records import read_record
+from autokmod.observe.sources import find_packages
+from autokmod.observe.toolchain import Toolchain, read_toolchain
+from autokmod.paths import Paths
+from autokmod.sandbox import check_sandbox
+
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
+
+class Looker:
+    """Keeps what cannot change between looks: the parsed modules of a build, by its key."""
+
+    def __init__(self, paths: Paths, config: Config) -> None:
+        self.paths, self.config = paths, config
+        self._contents: dict[str, tuple[ModuleFacts, ...]] = {}
+
+    def look(self, krel: str, *, force: bool = False) -> Facts:
+        """Raises UnknownKernel; OSError where the state directories cannot be read."""
+        kernel = read_kernel(self.paths, krel)
+        abi = read_abi(self.paths, kernel)
+        packages = find_packages(self.paths, self.config)
+        recipes, problems = self._recipes(select_versions(packages), kernel, abi)
+        record = self.record(krel)
+        toolchain, build_problem = self._build_means(kernel, abi)
+        source_keys = {p.id: source_key(p, recipes[p.id]) for p in packages if p.id in recipes}
+        builds = list_builds(self.paths)
+        wanted = set(source_keys.values())
+        return Facts(
+            kernel,
+            abi,
+            self.config,
+            packages,
+            recipes,
+            problems,
+            source_keys,
+            _keys(packages, recipes, abi, toolchain),
+            builds,
+            {b.key: m for b in builds if b.ok and b.source_key in wanted and (m := self._modules(b))},
+            self._owners(krel),
+            record,
+            self._intact(record),
+            {},
+            build_problem,
+            signing_problem(self.paths, abi),
+            force,
+        )
+
+    def record(self, krel: str) -> KernelRecord | None:
+        """A damaged record is set aside: what it said is found again on the disk."""
+        try:
+            return read_record(self.paths, krel)
+        except FormatError:
+            set_aside(self.paths.record(krel))
+            return None
+
+    def records(self) -> dict[str, KernelRecord]:
+        found = {k.krel: self.record(k.krel) for k in find_kernels(self.paths)}
+        return {krel: record for krel, record in found.items() if record is not None}
+
+    def _recipes(
+        self, packages: Sequence[Package], kernel: Kernel, abi: KernelAbi
+    ) -> tuple[dict[str, Recipe], dict[str, Reason]]:
+        """Evaluated side by side: each is a short sandboxed bash where it is not in the cache."""
+        sound = [p for p in packages if p.problem is None]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            results = list(pool.map(lambda p: self._recipe(p, kernel, abi), sound))
+        pairs = list(zip(sound, results, strict=True))
+        recipes = {p.id: r for p, r in pairs if isinstance(r, Recipe)}
+        return recipes, {p.id: r for p, r in pairs if isinstance(r, Reason)}
+
+    def _recipe(self, package: Package, kernel: Kernel, abi: KernelAbi) -> Recipe | Reason | None:
+        try:
+            return read_recipe(self.paths, self.config, package, kernel, abi)
+        except RecipeError as exc:
+            return Reason("recipe-broken", str(exc), hint=f"mend {exc.path}; it is read again by itself")
+        except SandboxUnavailable as exc:
+            return Reason("sandbox-unavailable", f"the build sandbox cannot start: {exc.why}", hint=exc.hint)
+
+    def _build_means(self, kernel: Kernel, abi: KernelAbi) -> tuple[Toolchain | None, Reason | None]:
+        if kernel.kdir is None:
+            return None, None
+        toolchain, problem = read_toolchain(self.paths, kernel, abi)
+        try:
+            check_sandbox(self.paths, self.config)
+        except SandboxUnavailable as exc:
+            problem = problem or Reason("sandbox-unavailable", str(exc), hint=exc.hint)
+        return toolchain, problem
+
+    def _modules(self, build: Build) -> tuple[ModuleFacts, ...] | None:
+        """None where the store's files are damaged: the build is then made anew."""
+        if build.key not in self._contents:
+            try:
+                files = [Path(build.directory) / m.file for m in build.modules]
+                self._contents[build.key] = tuple(read_module(str(f)) for f in files)
+            except (AutokmodError, OSError):
+                return None
+        return self._contents[build.key]
+
+    def _owners(self, krel: str) -> dict[str, tuple[str, ...]]:
+        """Build key → the other kernels in which its own files stand intact."""
+        owners: dict[str, tuple[str, ...]] = {}
+        for other, key in self._owned(krel):
+            owners[key] = (*owners.get(key, ()), other)
+        return owners
+
+    def _owned(self, krel: str) -> Iterator[tuple[str, str]]:
+        for record in self.records().values():
+            if record.krel == krel or record.going:
+                continue
+            for placement in record.placements:
+                own = placement.verified and placement.link_from is None and placement.key is not None
+                if own and is_intact(self.paths, record.krel, placement):
+                    yield record.krel, str(placement.key)
+
+    def _intact(self, record: KernelRecord | None) -> frozenset[str]:
+        if record is None:
+            return frozenset()
+        return frozenset(p.package for p in record.placements if is_intact(self.paths, record.krel, p))
+
+
+def _keys(
+    packages: Sequence[Package], recipes: dict[str, Recipe], abi: KernelAbi, toolchain: Toolchain | None
+) -> dict[str, str]:
+    if toolchain is None or abi.symvers_digest is None:
+        return {}
+    return {p.id: build_key(p, recipes[p.id], abi, toolchain) for p in packages if p.id in recipes}
+
+
+def signing_problem(paths: Paths, abi: KernelAbi) -> Reason | None:
+    """Nothing here signs modules, so a kernel that insists on signatures cannot be served."""
+    hint = "sign the modules yourself, or turn module signature enforcement off"
+    if abi.config.get("CONFIG_MODULE_SIG_FORCE") == "y":
+        return Reason("no-signing-key", "this kernel loads only signed modules, and no key is set up", hint=hint)
+    if paths.root == Path("/") and _is_locked_down():
+        return Reason("no-signing-key", "the kernel is locked down: only signed modules load", hint=hint)
+    return None
+
+
+def _is_locked_down() -> bool:
+    try:
+        text = LOCKDOWN.read_text(encoding="ascii")
+    except OSError:
+        return False
+    return "[integrity]" in text or "[confidentiality]" in text
