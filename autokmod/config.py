@@ -60,7 +60,7 @@ class PackageConfig:
     """/etc/autokmod/packages.d/NAME.toml: the administrator's word on one package."""
 
     required: bool = False  # a kernel without it is not-ready, not just degraded
-    enabled: bool = True  # false: leave this package alone (decision: skip)
+    enabled: bool = True  # false: on no kernel (decision: skip)
     link: Literal["auto", "never"] = "auto"
     initrd: bool = False  # its modules belong in the initrd
     exclude_kernels: tuple[str, ...] = ()  # shell patterns of krels

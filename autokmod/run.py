@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -115,7 +116,15 @@ class Cancel:
 
     def __init__(self) -> None:
         self._procs: set[subprocess.Popen[bytes]] = set()
-        self.requested = False
+        self._event = threading.Event()
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep, but not past a cancellation. True if there was one."""
+        return self._event.wait(timeout_s)
 
     def add(self, proc: subprocess.Popen[bytes]) -> None:
         self._procs.add(proc)
@@ -126,7 +135,7 @@ class Cancel:
         self._procs.discard(proc)
 
     def cancel(self) -> None:
-        self.requested = True
+        self._event.set()
         for proc in tuple(self._procs):
             if proc.poll() is None:
                 kill_group(proc)

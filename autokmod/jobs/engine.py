@@ -35,11 +35,12 @@ from autokmod.model import (
     Reason,
     Verb,
 )
-from autokmod.observe.kernels import find_kernels
+from autokmod.observe.kernels import find_kernels, read_kernel
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 Progress = Callable[[str], None]
+MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
 MAX_ROUNDS = 20  # each round builds what the last one's builds made possible: as deep as packages depend on packages
 # Whoever asks like this speaks for a kernel that stays, also after its removal was announced.
 SPEAKS_FOR_KERNEL = frozenset({"kernel-install", "debian-postinst", "debian-headers", "admin"})
@@ -113,8 +114,18 @@ class Engine:
                 if not todo or not build or cancel.requested or round_ == MAX_ROUNDS - 1:
                     return self._apply(facts, [_explained(d, why) for d in decisions], initrd=build)
             why.update({d.package: d.reasons for d in todo})
+            self._wait_until_settled(krel, cancel)
             self._build(facts, todo, cancel, progress or (lambda _: None))
         raise AssertionError("unreachable: the last round applies")
+
+    def _wait_until_settled(self, krel: str, cancel: Cancel) -> None:
+        """A compiler let loose on half-unpacked headers fails, and the failure would be remembered."""
+        settle_s = self.config.daemon.settle_s
+        deadline = self.clock() + MAX_SETTLE_S
+        while self.clock() < deadline:
+            remaining = read_kernel(self.paths, krel).changed_at + settle_s - self.clock()
+            if remaining <= 0 or cancel.wait(min(remaining, settle_s)):
+                return
 
     def _apply(self, facts: Facts, decisions: Sequence[Decision], *, initrd: bool) -> KernelRecord:
         applied = apply_decisions(self.paths, facts, decisions, self.looker.records(), self.clock())
