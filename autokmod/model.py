@@ -132,6 +132,8 @@ class ModuleFacts:
     has_btf: bool
     has_btf_base: bool
     livepatch: bool
+    intree: bool = False  # says that it was built with the kernel itself
+    problems: tuple[Reason, ...] = ()  # what every kernel's loader would refuse, whatever its symbols
 
     @property
     def release(self) -> str | None:
@@ -167,6 +169,8 @@ class KernelAbi:
     config_digest: str | None
     config: Mapping[str, str]  # CONFIG_… → value, only what is set
     problems: tuple[Reason, ...]  # what could not be read: any of these makes verdicts unknown
+    reference: str | None = None  # host path of the in-tree module that vermagic and struct_size are of
+    absent: frozenset[str] = frozenset()  # exporters in `exports` whose module is not on disk
 
 
 @dataclass(frozen=True, slots=True)
