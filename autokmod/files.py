@@ -78,9 +78,12 @@ def set_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock on `path`. The kernel drops it when the process dies."""
+    """Hold an exclusive flock on `path`. The kernel drops it when the process dies.
+
+    Who may open a file may also lock it, so that a lock which plain users can read is one they can keep from us.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
