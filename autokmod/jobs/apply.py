@@ -46,9 +46,15 @@ def apply_decisions(
     if changed:
         record, initrd_ok = replace(record, initrd=INITRD_DUE), False
     record = replace(record, initrd_ok=initrd_ok)
-    if facts.record is None or replace(record, updated_at=facts.record.updated_at) != facts.record:
+    if _says_more(record, facts):
         write_record(paths, record)
     return Applied(record, changed)
+
+
+def _says_more(record: KernelRecord, facts: Facts) -> bool:
+    """A record older than the kernel's files is not believed, so it is written anew even if it says the same."""
+    old = facts.record
+    return old is None or old.updated_at <= facts.kernel.changed_at or replace(record, updated_at=old.updated_at) != old
 
 
 def _index_was_broken(facts: Facts, placements: Iterable[Placement]) -> bool:
