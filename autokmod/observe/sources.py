@@ -1,0 +1,128 @@
+"""Packages, found where DKMS packages already put themselves: /usr/src/NAME-VERSION/dkms.conf.
+
+A package whose source cannot be used is still found, with its problem: it shows in the status, and the others are
+served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from autokmod.config import Config
+from autokmod.errors import FormatError
+from autokmod.model import Package, Reason
+from autokmod.observe.tree import Tree, link_problem, read_tree, tree_digest, unreadable
+from autokmod.paths import Paths
+
+CONF = "dkms.conf"
+CONF_LIMIT = 1 << 20  # bytes; the longest of Debian's archive has 13 KiB
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:-]*")
+_LITERAL = r"^[ \t]*{key}=([\"']?)([A-Za-z0-9._+~:-]+)\1[ \t]*(?:#.*)?\r?$"
+
+
+def find_packages(paths: Paths, config: Config) -> tuple[Package, ...]:
+    """In order of name and version; none where there is no /usr/src."""
+    del config  # where packages lie is not configurable
+    try:
+        names = sorted(os.listdir(paths.usr_src))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(_read_package(paths, name) for name in names if _has_conf(paths, name))
+
+
+def _has_conf(paths: Paths, name: str) -> bool:
+    try:
+        return "-" in name.strip("-") and os.path.lexists(paths.resolve(paths.usr_src / name) / CONF)
+    except FormatError:  # a link in circles: nothing that could be a package
+        return False
+
+
+def _read_package(paths: Paths, directory: str) -> Package:
+    source = paths.usr_src / directory
+    name, version = split_name(directory, _conf_text(paths, source))
+    digest, problem = _read_source(paths, source, name, version)
+    if not (_NAME.fullmatch(name) and _NAME.fullmatch(version)):
+        text = f"/usr/src/{ascii(directory)[1:-1]} is not named NAME-VERSION, of letters, digits and . _ + ~ : -"
+        problem = Reason("bad-package-name", text, hint="rename the directory")
+    return Package(name, version, str(source), "dkms", digest if problem is None else "", problem)
+
+
+def split_name(directory: str, conf: str) -> tuple[str, str]:
+    """Both halves may hold dashes (xtrx-0.0.1-3.2, adv-17v35x-5.0.7.0): what the conf says plainly decides."""
+    name, version = _literal("PACKAGE_NAME", conf), _literal("PACKAGE_VERSION", conf)
+    if name and directory.startswith(f"{name}-") and len(directory) > len(name) + 1:
+        return name, directory[len(name) + 1 :]
+    if version and directory.endswith(f"-{version}") and len(directory) > len(version) + 1:
+        return directory[: -len(version) - 1], version
+    before_digit = re.match(r"(.+?)-(\d.*)", directory, re.DOTALL)
+    if before_digit:
+        return before_digit[1], before_digit[2]
+    head, _, tail = directory.rpartition("-")
+    return head, tail
+
+
+def _literal(key: str, conf: str) -> str | None:
+    found = re.findall(_LITERAL.format(key=key), conf, re.MULTILINE)
+    return found[-1][1] if found else None
+
+
+def _conf_text(paths: Paths, source: Path) -> str:
+    """Empty where it cannot be read: the problem is found and told by reading the tree."""
+    try:
+        with open(paths.resolve(source / CONF), "rb") as f:
+            return f.read(CONF_LIMIT).decode("utf-8", "replace")
+    except (OSError, FormatError):
+        return ""
+
+
+def _read_source(paths: Paths, source: Path, name: str, version: str) -> tuple[str, Reason | None]:
+    """The digest of the source and its overrides, or why there is none."""
+    try:
+        top = paths.resolve(source)
+        tree = read_tree(top)
+        problem = tree.problem or link_problem(paths, tree, paths.inside(source))
+        if problem is not None:
+            return "", problem
+        return package_digest(paths, tree, source.name, name, version), None
+    except OSError as exc:
+        return "", unreadable(source, exc)
+    except FormatError as exc:
+        return "", Reason("source-unreadable", str(exc))
+
+
+def package_digest(paths: Paths, tree: Tree, directory: str, name: str, version: str) -> str:
+    """Hex sha256 of all that decides what is built: the source tree and what /etc/dkms says of the package.
+
+    OSError where something vanished or cannot be read.
+    """
+    whole = hashlib.sha256(tree_digest(tree, paths.cache / "sources" / f"{directory}.json").encode())
+    for override, digest in _override_digests(paths, name, version):
+        whole.update(os.fsencode(f"\0{override}\0{digest}"))
+    return whole.hexdigest()
+
+
+def _override_digests(paths: Paths, name: str, version: str) -> Iterator[tuple[str, str]]:
+    for override in find_overrides(paths, name, version):
+        if override.is_dir():
+            yield override.name, tree_digest(read_tree(override))
+        else:
+            yield override.name, hashlib.sha256(override.read_bytes()).hexdigest()
+
+
+def find_overrides(paths: Paths, name: str, version: str) -> tuple[Path, ...]:
+    """In /etc/dkms: NAME/ (patches, scripts), NAME.conf, and those of a version, a kernel, an architecture."""
+    try:
+        found = sorted(os.listdir(paths.at("etc/dkms")))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(paths.at("etc/dkms") / f for f in found if is_override(f, name, version))
+
+
+def is_override(file: str, name: str, version: str) -> bool:
+    if file in (name, f"{name}.conf", f"{name}-{version}.conf"):
+        return True
+    return file.endswith(".conf") and file.startswith((f"{name}-{version}-", f"{name}--"))
