@@ -230,7 +230,7 @@ def test_the_real_refusal_names_the_sysctl() -> None:
         "try: check_sandbox(Paths(Path('/')), Config(build=BuildConfig(user='nobody')))\n"
         "except SandboxUnavailable as e: print(e)"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "CODE": code}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "CODE": code}
     argv = ["unshare", "--user", "--keep-caps", "sh", "-c", script]
     with subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proc:
         assert proc.stdin is not None
