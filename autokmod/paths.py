@@ -97,6 +97,11 @@ class Paths:
         return self.state / "spool"
 
     @property
+    def queue(self) -> Path:
+        """What the daemon knows of its jobs beside the spool: numbers and attempts."""
+        return self.state / "queue.json"
+
+    @property
     def builds(self) -> Path:
         return self.state / "builds"
 

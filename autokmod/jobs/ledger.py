@@ -1,0 +1,71 @@
+"""/var/lib/autokmod/queue.json: what the daemon knows of its jobs beside the spool, and the counter of their numbers.
+
+Losing the file loses no job, only numbers and attempts. A number is saved before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autokmod import journal
+from autokmod.errors import FormatError
+from autokmod.events import Event
+from autokmod.files import read_json, set_aside, write_json
+from autokmod.jsonvalue import from_json, to_json
+
+FORMAT = 1
+# Where numbers begin when the counter was lost: past any that one job a second since then could have reached.
+NUMBERS_EPOCH = 1_700_000_000
+
+log = journal.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    id: int
+    stamp: tuple[int, ...]
+    attempt: int = 0  # how often it failed
+    tried_at: float = 0.0
+    not_before: float = 0.0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    format: int = FORMAT
+    next_id: int = 1
+    jobs: Mapping[str, Known] = field(default_factory=dict)
+
+
+class Ledger:
+    def __init__(self, file: Path, now: float) -> None:
+        self._file = file
+        saved = self._load(now)
+        self._next_id = saved.next_id
+        self.jobs: dict[str, Known] = dict(saved.jobs)
+
+    def number(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
+
+    def save(self) -> None:
+        """On a full or broken disk the queue goes on from memory."""
+        try:
+            write_json(self._file, to_json(Saved(FORMAT, self._next_id, self.jobs)))
+        except OSError as exc:
+            log.error(f"{self._file} cannot be written: {exc.strerror}; jobs may get new numbers after a restart")
+
+    def _load(self, now: float) -> Saved:
+        try:
+            saved = from_json(Saved, read_json(self._file), str(self._file))
+            if saved.format != FORMAT:
+                raise FormatError(str(self._file), f"format {saved.format} is not known, {FORMAT} expected")
+        except FileNotFoundError:
+            return Saved()
+        except FormatError as exc:
+            log.error(f"{exc}; it was renamed to end in .damaged, jobs get new numbers", kind=Event.STATE_DAMAGED)
+            set_aside(self._file)
+            return Saved(next_id=max(1, int(now) - NUMBERS_EPOCH))
+        return saved
