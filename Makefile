@@ -1,0 +1,121 @@
+# make help says what there is. Everything sets up what it needs first and says what it does.
+
+PREFIX ?= /usr
+DESTDIR ?=
+
+BINDIR = $(PREFIX)/bin
+SBINDIR = $(PREFIX)/sbin
+LIBEXECDIR = $(PREFIX)/libexec/autokmod
+PYTHONDIR = $(PREFIX)/lib/autokmod/python
+COMPLETIONDIR = $(PREFIX)/share/bash-completion/completions
+UNITDIR = $(PREFIX)/lib/systemd/system
+# Whatever the prefix: their readers look nowhere else.
+SYSTEMDDIR = /usr/lib/systemd
+SYSUSERSDIR = /usr/lib/sysusers.d
+TMPFILESDIR = /usr/lib/tmpfiles.d
+DEPMODDIR = /usr/lib/depmod.d
+KERNELINSTALLDIR = /usr/lib/kernel/install.d
+DBUSDIR = /usr/share/dbus-1
+POLKITDIR = /usr/share/polkit-1/actions
+# linux-image and linux-headers run what is in these; only where the distribution does so.
+DEBIANHOOKDIR = /etc/kernel
+DEBIANHOOKS = postinst.d prerm.d postrm.d header_postinst.d
+
+PYTHON = .venv/bin/python
+SUBSTITUTE = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' \
+	-e 's|@PYTHONDIR@|$(PYTHONDIR)|g'
+# $(call put,MODE,FILE,TARGET): install with the @NAMES@ filled in.
+define put
+@install -d '$(dir $(DESTDIR)$(3))'
+@$(SUBSTITUTE) '$(2)' >'$(DESTDIR)$(3).new' && chmod $(1) '$(DESTDIR)$(3).new' && mv -f '$(DESTDIR)$(3).new' '$(DESTDIR)$(3)'
+
+endef
+# $(call entry,TARGET,MODULE): an executable that starts a module of the program.
+define entry
+$(call put,755,autokmod/data/entry.in,$(1))
+@sed -i 's|@MODULE@|$(2)|' '$(DESTDIR)$(1)'
+
+endef
+
+BUSSERVICE = $(wildcard systemd/io.github.*.service)
+UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
+
+.PHONY: help demo test check install install-program install-service install-hooks uninstall clean
+
+help:
+	@echo 'make demo       run the main job on real kernels and packages, in a system of its own that leaves yours alone'
+	@echo 'make test       the whole test suite; sets up all it needs (as root)'
+	@echo 'make install    install and start the service (DESTDIR, PREFIX); make uninstall takes it away again'
+	@echo 'make check      the linters alone'
+	@echo 'make clean      remove what these made here; CLEAN=all also the downloaded packages'
+
+demo:
+	@.ci/setup run
+	@$(PYTHON) -m tests.demo
+
+test:
+	@.ci/setup test
+	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest
+
+check:
+	@.ci/setup test
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/kernel-event kernel-install.d/*.install \
+		kernel-install.d/debian/autokmod
+
+install: install-program install-service install-hooks
+	@systemd/activate install '$(DESTDIR)' '$(SBINDIR)'
+
+# A private directory: not on anybody's sys.path, so it can neither break nor be broken by other Python software.
+install-program:
+	@.ci/setup run
+	@rm -rf '$(DESTDIR)$(PYTHONDIR)'
+	@install -d '$(DESTDIR)$(PYTHONDIR)'
+	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR)/'
+	@find '$(DESTDIR)$(PYTHONDIR)' -name __pycache__ -prune -exec rm -rf {} +
+	@if ! /usr/bin/python3 -sPc 'import inotify_simple' 2>/dev/null; then \
+		cp -r .venv/lib/python3*/site-packages/inotify_simple* '$(DESTDIR)$(PYTHONDIR)/'; fi
+	@/usr/bin/python3 -m compileall -q -s '$(DESTDIR)' -p / '$(DESTDIR)$(PYTHONDIR)'
+	$(call entry,$(BINDIR)/autokmodctl,autokmod.ctl.main)
+	$(call entry,$(SBINDIR)/autokmodd,autokmod.daemon.main)
+	$(call entry,$(LIBEXECDIR)/hook,autokmod.hook)
+	$(foreach f,$(wildcard autokmod/data/completions/autokmodctl),$(call put,644,$(f),$(COMPLETIONDIR)/$(notdir $(f))))
+
+install-service:
+	$(foreach f,$(UNITS),$(call put,644,$(f),$(UNITDIR)/$(notdir $(f))))
+	$(foreach f,$(wildcard systemd/*.sysusers),$(call put,644,$(f),$(SYSUSERSDIR)/$(basename $(notdir $(f))).conf))
+	$(foreach f,$(wildcard systemd/*.tmpfiles),$(call put,644,$(f),$(TMPFILESDIR)/$(basename $(notdir $(f))).conf))
+	$(foreach f,$(wildcard systemd/*.preset),$(call put,644,$(f),$(SYSTEMDDIR)/system-preset/$(notdir $(f))))
+	$(foreach f,$(wildcard systemd/*.catalog),$(call put,644,$(f),$(SYSTEMDDIR)/catalog/$(notdir $(f))))
+	$(foreach f,$(BUSSERVICE),$(call put,644,$(f),$(DBUSDIR)/system-services/$(notdir $(f))))
+	$(foreach f,$(wildcard systemd/io.github.*.conf),$(call put,644,$(f),$(DBUSDIR)/system.d/$(notdir $(f))))
+	$(foreach f,$(wildcard systemd/*.policy),$(call put,644,$(f),$(POLKITDIR)/$(notdir $(f))))
+	$(foreach f,$(wildcard autokmod/data/depmod.d/*.conf),$(call put,644,$(f),$(DEPMODDIR)/$(notdir $(f))))
+
+install-hooks:
+	$(call put,755,kernel-install.d/kernel-event,$(LIBEXECDIR)/kernel-event)
+	$(foreach f,$(wildcard kernel-install.d/*.install),$(call put,755,$(f),$(KERNELINSTALLDIR)/$(notdir $(f))))
+	$(foreach d,$(DEBIANHOOKS),$(call put,755,kernel-install.d/debian/autokmod,$(DEBIANHOOKDIR)/$(d)/autokmod))
+
+uninstall:
+	@systemd/activate uninstall '$(DESTDIR)' '$(SBINDIR)'
+	@cd '$(DESTDIR)/' && rm -rf '.$(PYTHONDIR)' '.$(LIBEXECDIR)'
+	@cd '$(DESTDIR)/' && rm -f '.$(BINDIR)/autokmodctl' '.$(SBINDIR)/autokmodd' \
+		$(patsubst systemd/%,'.$(UNITDIR)/%',$(UNITS)) \
+		$(patsubst systemd/%,'.$(DBUSDIR)/system-services/%',$(BUSSERVICE)) \
+		$(patsubst systemd/%.sysusers,'.$(SYSUSERSDIR)/%.conf',$(wildcard systemd/*.sysusers)) \
+		$(patsubst systemd/%.tmpfiles,'.$(TMPFILESDIR)/%.conf',$(wildcard systemd/*.tmpfiles)) \
+		$(patsubst systemd/%,'.$(SYSTEMDDIR)/system-preset/%',$(wildcard systemd/*.preset)) \
+		$(patsubst systemd/%,'.$(SYSTEMDDIR)/catalog/%',$(wildcard systemd/*.catalog)) \
+		$(patsubst systemd/%,'.$(DBUSDIR)/system.d/%',$(wildcard systemd/io.github.*.conf)) \
+		$(patsubst systemd/%,'.$(POLKITDIR)/%',$(wildcard systemd/*.policy)) \
+		$(patsubst autokmod/data/depmod.d/%,'.$(DEPMODDIR)/%',$(wildcard autokmod/data/depmod.d/*.conf)) \
+		$(patsubst autokmod/data/completions/%,'.$(COMPLETIONDIR)/%',$(wildcard autokmod/data/completions/autokmodctl)) \
+		$(patsubst kernel-install.d/%,'.$(KERNELINSTALLDIR)/%',$(wildcard kernel-install.d/*.install)) \
+		$(patsubst %,'.$(DEBIANHOOKDIR)/%/autokmod',$(DEBIANHOOKS))
+	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, and the modules in place, which go on working.'
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis $(if $(filter all,$(CLEAN)),.cache)
+	find . -name __pycache__ -prune -exec rm -rf {} +
