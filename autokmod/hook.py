@@ -1,0 +1,78 @@
+"""What the kernel hooks call: the fast path, then the intent for the rest.
+
+    hook add KREL WHY       links and ready builds are placed now; what must be compiled is queued
+    hook remove KREL WHY    what others link to is promoted now, and ours taken out of KREL
+
+Apt and kernel-install wait for this: nothing is compiled, and nothing heavy is imported before it is needed. Whatever
+goes wrong on the fast path is the daemon's to mend, so only an intent that could not be recorded is a failure; the
+shell script around this then records it by its own means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import syslog
+import time
+from collections.abc import Sequence
+
+from autokmod.errors import UnknownKernel
+from autokmod.jobs.spool import Spool
+from autokmod.model import Job, Verb
+from autokmod.paths import Paths
+
+VERBS = {"add": Verb.RECONCILE, "remove": Verb.REMOVE}
+OPPOSITE = {Verb.RECONCILE: Verb.REMOVE, Verb.REMOVE: Verb.RECONCILE}
+
+
+def main(argv: Sequence[str] | None = None, paths: Paths | None = None) -> int:
+    args = tuple(sys.argv[1:] if argv is None else argv)
+    if len(args) != 3 or args[0] not in VERBS:
+        sys.stderr.write("usage: hook add|remove KREL WHY\n")
+        return 2
+    return run_hook(paths or Paths(), VERBS[args[0]], args[1], args[2])
+
+
+def run_hook(paths: Paths, verb: Verb, krel: str, why: str) -> int:
+    try:
+        is_done = fast_path(paths, verb, krel, why)
+    except Exception as exc:  # a boundary: a kernel's installation must not fail for this
+        tell(f"{krel}: left to the daemon: {exc}")
+        is_done = False
+    try:
+        record(paths, verb, krel, why, is_done=is_done)
+    except Exception as exc:  # a boundary, as above; the caller records it without us
+        tell(f"{krel}: could not queue {verb}: {exc}")
+        return 1
+    return 0
+
+
+def fast_path(paths: Paths, verb: Verb, krel: str, why: str) -> bool:
+    """True where nothing is left to do. Raises whatever the engine raises."""
+    from autokmod.config_load import load_config  # only here: start-up is most of what a hook costs
+    from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
+
+    engine = Engine(paths, load_config(paths), time.time)
+    if verb is Verb.REMOVE:
+        engine.remove(krel)
+        return True
+    with contextlib.suppress(UnknownKernel):  # headers before their kernel: the daemon will see it come
+        engine.reconcile(krel, build=False, asked=why in SPEAKS_FOR_KERNEL)
+    return False
+
+
+def record(paths: Paths, verb: Verb, krel: str, why: str, *, is_done: bool) -> None:
+    """The last word on a kernel counts: what was queued of the opposite is withdrawn. Raises FormatError, OSError."""
+    spool, now = Spool(paths), time.time()
+    if not is_done:
+        spool.add(verb, krel, why, now=now)
+    spool.path(Job(OPPOSITE[verb], krel, why, now)).unlink(missing_ok=True)
+
+
+def tell(text: str) -> None:
+    syslog.openlog("autokmod-hook", facility=syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
