@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autokmod.act.place import place_links, placed_file, remove_others
-from autokmod.decide.versions import version_key
+from autokmod.decide.versions import sort_key
 from autokmod.errors import PlacementFailed
 from autokmod.files import write_file
 from autokmod.model import DecisionKind, KernelRecord, PlacedFile, Placement, Reason
@@ -27,7 +27,7 @@ def linked_packages(records: Iterable[KernelRecord], owner: str) -> dict[str, li
         for placement in record.placements:
             if placement.link_from == owner and placement.files:
                 found.setdefault(placement.package, []).append(record.krel)
-    return {package: sorted(krels, key=version_key, reverse=True) for package, krels in found.items()}
+    return {package: sorted(krels, key=sort_key, reverse=True) for package, krels in found.items()}
 
 
 def promote(paths: Paths, records: Mapping[str, KernelRecord], owner: str) -> dict[str, KernelRecord]:

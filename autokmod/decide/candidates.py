@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autokmod.decide.facts import Facts
-from autokmod.decide.versions import version_key
+from autokmod.decide.versions import sort_key
 from autokmod.model import Build, DecisionKind, ModuleFacts, Package, Recipe
 
 
@@ -30,7 +30,7 @@ def _ordered(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candida
         if build.key == facts.keys.get(package.id):
             yield Candidate(DecisionKind.BUILD, build, facts.contents[build.key])
     if may_reuse(facts, package):
-        others = sorted(usable, key=lambda b: (version_key(b.krel), b.built_at), reverse=True)
+        others = sorted(usable, key=lambda b: (sort_key(b.krel), b.built_at), reverse=True)
         yield from (c for build in others for c in _of_other_kernel(facts, build))
 
 
@@ -61,7 +61,7 @@ def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[C
 def _of_other_kernel(facts: Facts, build: Build) -> Iterator[Candidate]:
     """A link where the build stands in another kernel, else a copy from the store: its kernel may be gone."""
     modules = facts.contents[build.key]
-    owners = sorted(facts.owners.get(build.key, ()), key=version_key, reverse=True)
+    owners = sorted(facts.owners.get(build.key, ()), key=sort_key, reverse=True)
     if owners:
         yield Candidate(DecisionKind.LINK, build, modules, owners[0])
     else:

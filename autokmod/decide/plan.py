@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from autokmod.decide.candidates import Candidate, find_candidates
 from autokmod.decide.compat import check_set
 from autokmod.decide.facts import Facts
-from autokmod.decide.versions import version_key
+from autokmod.decide.versions import is_older
 from autokmod.model import (
     Build,
     CompatResult,
@@ -63,7 +63,7 @@ def select_versions(packages: Iterable[Package]) -> tuple[Package, ...]:
     newest: dict[str, Package] = {}
     for package in packages:
         other = newest.get(package.name)
-        if other is None or version_key(package.version) > version_key(other.version):
+        if other is None or is_older(other.version, package.version):
             newest[package.name] = package
     return tuple(newest[name] for name in sorted(newest))
 
