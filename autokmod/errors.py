@@ -127,6 +127,11 @@ class CommandFailed(AutokmodError):
         super().__init__(tuple(argv), returncode, tail)
         self.argv, self.returncode, self.tail = tuple(argv), returncode, tail
 
+    @property
+    def was_killed(self) -> bool:
+        """By a signal or at the time limit: nothing that the command itself found wrong."""
+        return self.returncode is None or self.returncode < 0
+
     def __str__(self) -> str:
         if self.returncode is None:
             how = "took longer than its time limit"

@@ -83,9 +83,9 @@ def setup(
     """To be called once, by an entry point. `stream` is standard error unless given."""
     set_level(level)
     out = stream if stream is not None else sys.stderr
-    sink: Sink = LineSink(out, colour=_wants_colour(out, env))
+    sink: Sink = LineSink(stream, colour=_wants_colour(out, env))
     if is_journal(_fileno(out), env):
-        sink = JournalSink(JournalSocket(socket_path), identifier, out)
+        sink = JournalSink(JournalSocket(socket_path), identifier, stream)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -166,7 +166,7 @@ class _Output:
 class LineSink:
     """One line an entry. The fields that the sentence does not name follow in brackets."""
 
-    stream: TextIO
+    stream: TextIO | None  # None: whatever standard error is at that time
     colour: bool
 
     def write(self, entry: Entry) -> None:
@@ -184,7 +184,7 @@ class JournalSink:
 
     journal: JournalSocket
     identifier: str
-    stream: TextIO
+    stream: TextIO | None
 
     def write(self, entry: Entry) -> None:
         level = str(PRIORITY[entry.level])
@@ -200,11 +200,13 @@ def _short(field: str) -> str:
     return field.removeprefix("AUTOKMOD_").lower()
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    out = stream or sys.stderr
+    encoding = out.encoding or "utf-8"
     # Nowhere is left to complain to when standard error is closed or full.
     with contextlib.suppress(OSError, ValueError):
-        stream.write(text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8"))
-        stream.flush()
+        out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        out.flush()
 
 
 def _fileno(stream: TextIO) -> int:
