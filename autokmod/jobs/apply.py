@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from autokmod.act.compress import compress, compression_of
 from autokmod.act.depmod import run_depmod, verify_placed
@@ -20,15 +20,9 @@ from autokmod.paths import Paths
 INITRD_DUE = Reason("initrd-due", "modules changed after the initrd was made; it is looked at next")
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    record: KernelRecord
-    changed: bool  # anything was written to the modules directory
-
-
 def apply_decisions(
     paths: Paths, facts: Facts, decisions: Iterable[Decision], records: dict[str, KernelRecord], now: float
-) -> Applied:
+) -> KernelRecord:
     """Place, one depmod if anything changed, verify, record. Raises OSError, CommandFailed, ToolMissing."""
     krel = facts.kernel.krel
     old = {p.package: p for p in facts.record.placements} if facts.record else {}
@@ -48,7 +42,7 @@ def apply_decisions(
     record = replace(record, initrd_ok=initrd_ok)
     if _says_more(record, facts):
         write_record(paths, record)
-    return Applied(record, changed)
+    return record
 
 
 def _says_more(record: KernelRecord, facts: Facts) -> bool:

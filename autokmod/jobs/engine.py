@@ -20,6 +20,7 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.plan import can_be_planned, decide_kernel
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
+from autokmod.jobs.announce import announce, announce_promotion
 from autokmod.jobs.apply import apply_decisions, check_initrd, verify
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
@@ -128,8 +129,10 @@ class Engine:
                 return
 
     def _apply(self, facts: Facts, decisions: Sequence[Decision], *, initrd: bool) -> KernelRecord:
-        applied = apply_decisions(self.paths, facts, decisions, self.looker.records(), self.clock())
-        return check_initrd(self.paths, facts, applied.record) if initrd else applied.record
+        record = apply_decisions(self.paths, facts, decisions, self.looker.records(), self.clock())
+        record = check_initrd(self.paths, facts, record) if initrd else record
+        announce(facts.record, record)
+        return record
 
     def _build(self, facts: Facts, todo: Sequence[Decision], cancel: Cancel, progress: Progress) -> None:
         """All at once, longest first: the job tokens decide how many compilers run."""
@@ -169,6 +172,7 @@ class Engine:
                 run_depmod(self.paths, record.krel)
                 verified = tuple(verify(self.paths, record.krel, p) for p in record.placements)
                 write_record(self.paths, replace(record, placements=verified, updated_at=self.clock()))
+                announce_promotion(record, krel)
             if self.paths.modulesd(krel).is_dir():
                 remove_all(self.paths, krel)
                 write_record(self.paths, KernelRecord(krel, self.clock(), (), going=True))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from autokmod import journal
 from autokmod.act.place import is_intact
 from autokmod.act.store import list_builds
 from autokmod.config import Config
@@ -14,6 +15,7 @@ from autokmod.decide.buildkey import build_key, source_key
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import select_versions
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
+from autokmod.events import Event
 from autokmod.files import set_aside
 from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.abi import read_abi
@@ -26,6 +28,7 @@ from autokmod.observe.toolchain import Toolchain, read_toolchain
 from autokmod.paths import Paths
 from autokmod.sandbox import check_sandbox
 
+log = journal.get()
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
@@ -71,8 +74,9 @@ class Looker:
         """A damaged record is set aside: what it said is found again on the disk."""
         try:
             return read_record(self.paths, krel)
-        except FormatError:
-            set_aside(self.paths.record(krel))
+        except FormatError as exc:
+            aside = set_aside(self.paths.record(krel))
+            log.warning(f"{exc}; set aside as {aside}, {krel} is examined anew", kind=Event.STATE_DAMAGED, krel=krel)
             return None
 
     def records(self) -> dict[str, KernelRecord]:

@@ -1,0 +1,78 @@
+"""What changed on a kernel, said once in the journal: one sentence a package, found by its kind."""
+
+from __future__ import annotations
+
+from autokmod import journal
+from autokmod.events import Event
+from autokmod.model import DecisionKind, KernelRecord, Placement, Reason
+
+log = journal.get()
+
+
+def announce(old: KernelRecord | None, new: KernelRecord) -> None:
+    before = {p.package: p for p in old.placements} if old else {}
+    for placement in new.placements:
+        if before.get(placement.package) != placement:
+            _say(new.krel, placement)
+    if new.initrd is not None and (old is None or old.initrd != new.initrd):
+        _say_initrd(new.krel, new.initrd, good=new.initrd_ok)
+
+
+def announce_promotion(record: KernelRecord, owner: str) -> None:
+    """Both who took the files over and who is now linked to them."""
+    names = ", ".join(p.package for p in record.placements if p.reasons and p.reasons[0].kind == "promoted")
+    if names:
+        log.notice(
+            f"{record.krel}: took over {names} from {owner}, which is being removed",
+            kind=Event.MODULES_PROMOTED,
+            krel=record.krel,
+        )
+
+
+def _say(krel: str, placement: Placement) -> None:
+    why = placement.reasons[0] if placement.reasons else Reason("unknown", "no reason is known")
+    fields = {
+        "krel": krel,
+        "package": placement.package,
+        "version": placement.version,
+        "decision": placement.kind,
+        "result": "failed" if placement.failed else "verified" if placement.verified else "absent",
+    }
+    sentence = f"{placement.package}/{placement.version} on {krel}: {_what(placement)}: {why.text}"
+    if placement.log:
+        fields["log"] = placement.log
+    if placement.failed:
+        log.error(sentence, kind=_failure(why), **fields)
+    elif placement.kind in (DecisionKind.BLOCKED, DecisionKind.WAIT):
+        log.warning(sentence, kind=Event.PACKAGE_BLOCKED, **fields)
+    elif placement.kind is DecisionKind.SKIP:
+        log.info(sentence, kind=None, **fields)
+    else:
+        log.notice(sentence, kind=Event.PACKAGE_LINKED if placement.link_from else Event.PACKAGE_BUILT, **fields)
+
+
+def _what(placement: Placement) -> str:
+    if placement.failed:
+        return "not ready"
+    if placement.link_from:
+        return f"linked to {placement.link_from}"
+    words = {
+        DecisionKind.BLOCKED: "blocked",
+        DecisionKind.WAIT: "waiting",
+        DecisionKind.SKIP: "skipped",
+        DecisionKind.BUILD: "built",
+    }
+    return words.get(placement.kind, "in place")
+
+
+def _failure(why: Reason) -> Event:
+    if why.kind == "build-failed":
+        return Event.BUILD_FAILED
+    return Event.FOREIGN_FILE if why.kind == "other-file-wins" else Event.PLACEMENT_FAILED
+
+
+def _say_initrd(krel: str, word: Reason, *, good: bool) -> None:
+    if not good and word.kind != "initrd-due":
+        log.error(f"{krel}: {word.text}", kind=Event.INITRD_FAILED, krel=krel)
+    elif word.kind == "initrd-refreshed":
+        log.notice(f"{krel}: {word.text}", kind=Event.INITRD_REFRESHED, krel=krel)
