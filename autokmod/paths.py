@@ -129,7 +129,7 @@ class Paths:
 
     @property
     def daemon_lock(self) -> Path:
-        """Held (flock) by the daemon as long as it lives: others may ask for it without waiting to learn that."""
+        """Held (flock) by the daemon as long as it lives. Only root may open it: others look into /proc/locks."""
         return self.at("run/autokmod/daemon.lock")
 
     def own_dir(self, krel: str, package: str) -> Path:

@@ -1,0 +1,127 @@
+"""The quick look at every kernel of the machine: cheap enough for each `status`, and as any user.
+
+A record is believed as far as the disk agrees: every placed file is looked at by stat, and must be named by
+modules.dep. No module is read for this; `autokmodctl verify` does that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from autokmod.errors import FormatError
+from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.observe.kernels import find_kernels
+from autokmod.observe.records import read_record
+from autokmod.observe.sight import Sight, Source
+from autokmod.observe.sources import CONF_LIMIT, split_name
+from autokmod.paths import Paths
+
+LOCKS = Path("/proc/locks")  # proc(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
+RECIPES = ("dkms.conf", "autokmod.toml")
+
+
+def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
+    sources = find_sources(paths)
+    running = os.uname().release if paths.root == Path("/") else None
+    return tuple(_look(paths, kernel, sources, running, now) for kernel in find_kernels(paths))
+
+
+def find_sources(paths: Paths) -> tuple[Source, ...]:
+    """Directories below /usr/src that hold a package, by name and version."""
+    try:
+        names = sorted(os.listdir(paths.usr_src))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(_source(paths, name) for name in names if "-" in name.strip("-") and _has_recipe(paths, name))
+
+
+def _has_recipe(paths: Paths, name: str) -> bool:
+    return any(os.path.lexists(paths.usr_src / name / recipe) for recipe in RECIPES)
+
+
+def _source(paths: Paths, directory: str) -> Source:
+    return Source(*split_name(directory, _conf_text(paths, directory)))
+
+
+def _conf_text(paths: Paths, directory: str) -> str:
+    """What may name the package; without it the directory's name decides alone."""
+    try:
+        with open(paths.resolve(paths.usr_src / directory / "dkms.conf"), "rb") as f:
+            return f.read(CONF_LIMIT).decode("utf-8", "replace")
+    except (OSError, FormatError):
+        return ""
+
+
+def is_daemon_running(paths: Paths) -> bool:
+    """Whether the daemon's lock is held, as the kernel lists it.
+
+    The lock itself is not asked: who may open a file may lock it too, and could so keep a daemon from starting.
+    """
+    try:
+        lock = os.stat(paths.daemon_lock)
+        text = LOCKS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    held = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
+    return any(fields[1] == "FLOCK" and held in fields for fields in map(str.split, text.splitlines()))
+
+
+def _look(paths: Paths, kernel: Kernel, sources: tuple[Source, ...], running: str | None, now: float) -> Sight:
+    try:
+        record = read_record(paths, kernel.krel)
+    except FormatError as exc:
+        doubt = Reason("record-damaged", f"what was recorded of it is damaged: {exc}", hint=_reconcile(kernel))
+        return Sight(kernel, None, sources, running == kernel.krel, (doubt,))
+    doubts = tuple(_doubts(kernel, record, now)) if record else ()
+    changed = _changed(paths, record) if record else {}
+    return Sight(kernel, record, sources, running == kernel.krel, doubts, changed)
+
+
+def _doubts(kernel: Kernel, record: KernelRecord, now: float) -> Iterator[Reason]:
+    """A time in the future says only that a clock was wrong."""
+    if record.placements and record.updated_at < kernel.changed_at <= now:
+        text = "its files changed after it was last examined"
+        yield Reason("kernel-changed", text, hint=_reconcile(kernel))
+
+
+def _reconcile(kernel: Kernel) -> str:
+    return f"autokmodctl reconcile {kernel.krel}"
+
+
+def _changed(paths: Paths, record: KernelRecord) -> dict[str, tuple[Reason, ...]]:
+    modulesd = paths.modulesd(record.krel)
+    index = _read_index(modulesd) if any(p.files for p in record.placements) else b""
+    return {p.package: tuple(_differences(modulesd, index, p)) for p in record.placements}
+
+
+def _read_index(modulesd: Path) -> bytes:
+    try:
+        return b"\n" + (modulesd / "modules.dep").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _differences(modulesd: Path, index: bytes, placement: Placement) -> Iterator[Reason]:
+    for file in placement.files:
+        found = _difference(modulesd, file)
+        if found is not None:
+            yield found
+        elif placement.verified and b"\n" + os.fsencode(file.path) + b":" not in index:
+            text = f"{file.path} is not in modules.dep any more: modprobe would not load it"
+            yield Reason("not-indexed", text)
+
+
+def _difference(modulesd: Path, file: PlacedFile) -> Reason | None:
+    path = modulesd / file.path
+    try:
+        target = os.readlink(path) if path.is_symlink() else None
+        info = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Reason("file-gone", f"{file.path} is gone since it was verified")
+    if target != file.target:
+        return Reason("link-changed", f"{file.path} leads elsewhere since it was verified")
+    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+        return Reason("file-changed", f"{file.path} changed since it was verified")
+    return None
