@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
-from pyfakefs.fake_filesystem import FakeFilesystem
 
 from autokmod.errors import FormatError
 from autokmod.jobs.spool import Spool, put_aside
@@ -200,11 +200,15 @@ def test_a_plain_user_may_read_and_not_put_aside() -> None:
             os.seteuid(0)
 
 
-def test_a_full_disk_leaves_the_old_intent_whole(fs: FakeFilesystem) -> None:
-    spool = Spool(Paths())
+def test_a_write_that_fails_leaves_the_old_intent_whole(tmp_path: Path) -> None:
+    spool = Spool(Paths(tmp_path))
     spool.add(Verb.RECONCILE, KREL, "admin")
-    fs.set_disk_usage(fs.get_disk_usage().used + 1)
-    with pytest.raises(OSError, match="No space left"):
-        spool.add(Verb.RECONCILE, KREL, "kernel-install")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            spool.add(Verb.RECONCILE, KREL, "kernel-install")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [job.why for job in spool.jobs()] == ["admin"]
-    assert spool.read()[1] == ()
+    assert os.listdir(spool.directory) == [f"reconcile-{KREL}.json"]
