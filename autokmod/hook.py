@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from autokmod.errors import UnknownKernel
 from autokmod.jobs.spool import Spool
 from autokmod.model import Job, Verb
+from autokmod.observe.kernels import is_krel
 from autokmod.paths import Paths
 
 VERBS = {"add": Verb.RECONCILE, "remove": Verb.REMOVE}
@@ -27,7 +28,7 @@ OPPOSITE = {Verb.RECONCILE: Verb.REMOVE, Verb.REMOVE: Verb.RECONCILE}
 
 def main(argv: Sequence[str] | None = None, paths: Paths | None = None) -> int:
     args = tuple(sys.argv[1:] if argv is None else argv)
-    if len(args) != 3 or args[0] not in VERBS:
+    if len(args) != 3 or args[0] not in VERBS or not is_krel(args[1]):
         sys.stderr.write("usage: hook add|remove KREL WHY\n")
         return 2
     return run_hook(paths or Paths(), VERBS[args[0]], args[1], args[2])
@@ -63,10 +64,10 @@ def fast_path(paths: Paths, verb: Verb, krel: str, why: str) -> bool:
 
 def record(paths: Paths, verb: Verb, krel: str, why: str, *, is_done: bool) -> None:
     """The last word on a kernel counts: what was queued of the opposite is withdrawn. Raises FormatError, OSError."""
-    spool, now = Spool(paths), time.time()
+    spool = Spool(paths)
     if not is_done:
-        spool.add(verb, krel, why, now=now)
-    spool.path(Job(OPPOSITE[verb], krel, why, now)).unlink(missing_ok=True)
+        spool.add(verb, krel, why)
+    spool.path(Job(OPPOSITE[verb], krel, why, 0.0)).unlink(missing_ok=True)
 
 
 def tell(text: str) -> None:

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from autokmod.paths import Paths
-from tests.corpus import MERGED, Corpus, Layer, extract
+from tests.corpus import CHECKOUT, MERGED, Corpus, Layer, extract
 
 BUILD_USER = "autokmod-build"
 BUILD_UID = 64917  # of no system's own range: below it ends what adduser gives, above it is nobody
@@ -56,6 +56,11 @@ class RealRoot:
             (source / file).write_text(text)
         return source
 
+    def install_autokmod(self) -> None:
+        """As a package would: the program, the hooks, the service's files."""
+        command = ["make", "-s", "-C", str(CHECKOUT), "install", f"DESTDIR={self.path}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
     def remove_kernel(self, krel: str, *, image: bool = True, headers: bool = True) -> None:
         """As dpkg does: its own files, and directories that this leaves empty; what others put there stays."""
         if headers:
@@ -79,7 +84,7 @@ class RealRoot:
                 with contextlib.suppress(OSError):
                     path.rmdir()
 
-    def chroot(self, *argv: str, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    def chroot(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a program of this system inside it. Standard error comes with standard output."""
         if not (self.path / "proc/self").exists():
             mount("-t", "proc", "proc", str(self.path / "proc"))
@@ -92,7 +97,7 @@ class RealRoot:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
+            timeout=300,
         )
 
 
