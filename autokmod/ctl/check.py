@@ -1,0 +1,129 @@
+"""check: would this kernel load these modules? The files need not belong to autokmod, nor stand in the kernel."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from autokmod.ctl.render import GREEN, RED, YELLOW, Cell, clean, paint, table
+from autokmod.ctl.terminal import Style
+from autokmod.ctl.view import output_of, paths_of
+from autokmod.decide.compat import check_set
+from autokmod.errors import FormatError, UnknownKernel, UsageError
+from autokmod.model import CompatResult, KernelAbi, ModuleFacts, Reason, Verdict
+from autokmod.observe.abi import read_abi
+from autokmod.observe.depmodconf import read_depmod_config
+from autokmod.observe.kernels import read_kernel
+from autokmod.observe.ko import read_module
+from autokmod.observe.modtree import find_modules, module_name, picked
+from autokmod.paths import Paths
+
+EXIT_CODES = {Verdict.COMPATIBLE: 0, Verdict.INCOMPATIBLE: 1, Verdict.UNKNOWN: 2}
+COLOURS = {Verdict.COMPATIBLE: GREEN, Verdict.INCOMPATIBLE: RED, Verdict.UNKNOWN: YELLOW}
+
+
+def add_parser(sub: Any) -> None:
+    parser = sub.add_parser(
+        "check",
+        help="say whether a kernel would load modules",
+        description="Compare module files with a kernel, as its loader would, and name every difference. Files given "
+        "together may provide symbols to one another. Exit status: 0 if all are compatible, 1 if one is "
+        "incompatible, 2 if of one it is not known, or for wrong usage.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE.ko", help="module, plain or compressed (.gz, .xz, .zst)")
+    parser.add_argument("--kernel", required=True, metavar="KREL", help="the kernel that is to load them")
+    parser.set_defaults(run=run_check)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    paths, output = paths_of(args), output_of(args)
+    try:
+        kernel = read_kernel(paths, args.kernel)
+    except UnknownKernel as exc:
+        raise UsageError(str(exc)) from exc
+    results = check_files(paths, args.files, read_abi(paths, kernel))
+    if output.json != "off":
+        output.data({"kernel": kernel.krel, "results": [_as_json(r) for r in results]})
+    else:
+        output.lines([line for result in results for line in _lines(result, kernel.krel, output.style)])
+    return exit_code(results)
+
+
+def exit_code(results: Sequence[CompatResult]) -> int:
+    verdicts = {r.verdict for r in results}
+    gravest = (Verdict.INCOMPATIBLE, Verdict.UNKNOWN, Verdict.COMPATIBLE)
+    return EXIT_CODES[next(v for v in gravest if v in verdicts)]
+
+
+def check_files(paths: Paths, files: Sequence[str], abi: KernelAbi) -> tuple[CompatResult, ...]:
+    """One result a file, in their order; what cannot be read is unknown, with what is wrong and where."""
+    modules: list[ModuleFacts] = []
+    results: dict[str, CompatResult] = {}
+    for file in dict.fromkeys(files):
+        try:
+            modules.append(read_module(file))
+        except (FormatError, OSError) as exc:
+            results[file] = _unreadable(file, exc)
+    others = find_neighbours(paths, abi.krel, {m.name for m in modules})
+    results.update((r.path, r) for r in check_set([*modules, *others], abi, {}))
+    return tuple(results[file] for file in files)
+
+
+def _unreadable(file: str, exc: FormatError | OSError) -> CompatResult:
+    why = str(exc).removeprefix(f"{file}: ") if isinstance(exc, FormatError) else exc.strerror
+    reason = Reason("unreadable", f"it cannot be read: {why}")
+    return CompatResult(file, module_name(file), Verdict.UNKNOWN, 0, (reason,))
+
+
+def find_neighbours(paths: Paths, krel: str, names: set[str]) -> Iterator[ModuleFacts]:
+    """The external modules, but for those called `names`, that depmod would pick: they may export what is needed."""
+    config = read_depmod_config(paths, krel)
+    for name, candidates in find_modules(paths, krel, config).items():
+        chosen = picked(config, candidates)
+        if name in names or chosen.startswith("kernel/"):
+            continue
+        host = paths.at(chosen) if chosen.startswith("/") else paths.modulesd(krel) / chosen
+        try:
+            yield read_module(paths.resolve(host))
+        except (FormatError, OSError):
+            continue  # what depmod cannot read exports nothing
+
+
+# ---- output
+
+
+def _as_json(result: CompatResult) -> dict[str, Any]:
+    return {
+        "path": result.path,
+        "verdict": str(result.verdict),
+        "symbols_compared": result.symbols_compared,
+        "reasons": [_reason_as_json(r) for r in result.reasons],
+    }
+
+
+def _reason_as_json(reason: Reason) -> dict[str, Any]:
+    fields = ("kind", "text", "symbol", "wanted_crc", "offered_crc", "exporter")
+    return {name: getattr(reason, name) for name in fields}
+
+
+def _lines(result: CompatResult, krel: str, style: Style) -> Iterator[str]:
+    verdict = paint(str(result.verdict), COLOURS[result.verdict], style)
+    compared = f"{result.symbols_compared} symbol{'' if result.symbols_compared == 1 else 's'} compared"
+    yield f"{clean(result.path)}: {verdict} with {clean(krel)}, {compared}"
+    symbols = [r for r in result.reasons if r.symbol is not None]
+    for reason in (r for r in result.reasons if r.symbol is None or len(symbols) == 1):
+        yield f"    {clean(reason.text)}"
+    if len(symbols) > 1:
+        yield from table(
+            map(_row, symbols), style, header=("SYMBOL", "WANTED", "OFFERED", "EXPORTER", "WHAT"), indent="    "
+        )
+    yield from (f"    {clean(hint)}" for hint in dict.fromkeys(r.hint for r in result.reasons if r.hint))
+
+
+def _row(reason: Reason) -> tuple[Cell | str, ...]:
+    return (reason.symbol or "", _crc(reason.wanted_crc), _crc(reason.offered_crc), reason.exporter or "-", reason.kind)
+
+
+def _crc(crc: int | None) -> str:
+    return "-" if crc is None else f"{crc:#010x}"
