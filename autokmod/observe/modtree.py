@@ -1,7 +1,7 @@
 """Which file depmod picks for a module's name, and what it wrote down.
 
 Read from kmod's tools/depmod.c (version 30, unchanged in this since 27) and shown by the real depmod in
-tests/test_modtree_depmod.py:
+tests/unit/test_modtree.py:
 
 * Configuration: every `*.conf` of the depmod.d directories, in the order of the file names; a name in an earlier
   directory masks its namesake in a later one. `search` lines add up: what is listed first, in the first file, ranks
