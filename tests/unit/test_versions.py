@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from autokmod.decide.versions import is_at_least, is_at_most, is_older, parse_version, sort_key
+from autokmod.versions import is_at_least, is_at_most, is_older, parse_version, sort_key
 
 ASCENDING = (
     "word",
