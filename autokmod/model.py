@@ -226,6 +226,7 @@ class Recipe:
     post_build: str
     excluded: Reason | None  # BUILD_EXCLUSIVE_*: not for this kernel
     warnings: tuple[Reason, ...] = ()
+    link_allowed: bool = True  # NO_WEAK_MODULES=yes: its author wants it built for each kernel
 
 
 # ---- builds --------------------------------------------------------------------------------------

@@ -27,11 +27,16 @@ _LITERAL = r"^[ \t]*{key}=([\"']?)([A-Za-z0-9._+~:-]+)\1[ \t]*(?:#.*)?\r?$"
 def find_packages(paths: Paths, config: Config) -> tuple[Package, ...]:
     """In order of name and version; none where there is no /usr/src."""
     del config  # where packages lie is not configurable
+    return tuple(_read_package(paths, name) for name in list_sources(paths))
+
+
+def list_sources(paths: Paths) -> list[str]:
+    """The names of the directories in /usr/src that are packages."""
     try:
         names = sorted(os.listdir(paths.usr_src))
     except (FileNotFoundError, NotADirectoryError):
-        return ()
-    return tuple(_read_package(paths, name) for name in names if _has_conf(paths, name))
+        return []
+    return [name for name in names if _has_conf(paths, name)]
 
 
 def _has_conf(paths: Paths, name: str) -> bool:
