@@ -1,0 +1,220 @@
+"""The one shim around pydbus 0.6: everything it does wrong for a system service is put right here.
+
+* An error is named after AutokmodError.dbus_name, not after a Python class, and is no traceback in the journal.
+* A method marked `threaded` runs on a pool: it may look at the disk or ask polkit while the loop goes on.
+* PyGObject before 3.49 keeps every invocation for ever; it is released.
+* Properties are never written. The name is taken after the object is there, and nobody may take it away.
+* A method that asks for `caller` learns who calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import gi
+from gi.repository import Gio, GLib
+from pydbus import SystemBus
+from pydbus.generic import signal as signal  # the descriptor that makes an attribute a D-Bus signal
+from pydbus.registration import ObjectRegistration, ObjectWrapper
+
+from autokmod import journal
+from autokmod.errors import AutokmodError
+from autokmod.events import Event
+
+NAME = "io.github.autokmod.AutoKmod1"
+PATH = "/io/github/autokmod/AutoKmod1"
+INTERFACE = f"{NAME}.Manager"
+ERROR_PREFIX = f"{NAME}.Error."
+PROPERTIES = "org.freedesktop.DBus.Properties"
+READ_ONLY = "org.freedesktop.DBus.Error.PropertyReadOnly"
+UNKNOWN_PROPERTY = "org.freedesktop.DBus.Error.UnknownProperty"
+THREADS = 4
+ASK_TIMEOUT_MS = 5000
+LEAKS_INVOCATIONS = gi.version_info < (3, 49)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+log = journal.get()
+
+
+class BusUnavailable(AutokmodError):
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the system bus cannot be used: {self.why}"
+
+
+class NameTaken(AutokmodError):
+    def __str__(self) -> str:
+        return f"{NAME} is taken: another autokmodd serves this bus"
+
+
+class Caller:
+    def __init__(self, connection: Any, sender: str) -> None:
+        self._connection, self._sender = connection, sender
+
+    @property
+    def uid(self) -> int:
+        """Asks the bus daemon: not on the loop's thread."""
+        reply = self._connection.call_sync(
+            "org.freedesktop.DBus",
+            "/org/freedesktop/DBus",
+            "org.freedesktop.DBus",
+            "GetConnectionUnixUser",
+            GLib.Variant("(s)", (self._sender,)),
+            GLib.VariantType("(u)"),
+            Gio.DBusCallFlags.NONE,
+            ASK_TIMEOUT_MS,
+            None,
+        )
+        return int(reply.unpack()[0])
+
+
+def threaded(method: Method) -> Method:
+    """The method may block: it is called on a pool, several at a time."""
+    method.is_threaded = True  # type: ignore[attr-defined]
+    return method
+
+
+def record(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What to_json made of a dataclass, as a{sv}. What is None is left out."""
+    return {key: _variant(item) for key, item in value.items() if item is not None}
+
+
+def _variant(value: Any) -> Any:
+    if isinstance(value, bool):
+        return GLib.Variant("b", value)
+    if isinstance(value, str):
+        return GLib.Variant("s", value.encode("utf-8", "replace").decode().replace("\0", "?"))
+    if isinstance(value, int):
+        return GLib.Variant("t" if value >= 0 else "x", value)
+    if isinstance(value, float):
+        return GLib.Variant("d", value)
+    if isinstance(value, Mapping):
+        return GLib.Variant("a{sv}", record(value))
+    return _list(value)
+
+
+def _list(items: list[Any]) -> Any:
+    if items and all(isinstance(item, str) for item in items):
+        return GLib.Variant("as", items)
+    if items and all(isinstance(item, Mapping) for item in items):
+        return GLib.Variant("aa{sv}", [record(item) for item in items])
+    return GLib.Variant("av", [_variant(item) for item in items])
+
+
+# ---- calls ---------------------------------------------------------------------------------------
+
+
+class _Wrapper(ObjectWrapper):  # type: ignore[misc]
+    """pydbus's wrapper of the object, but for how a call is answered."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, service: object, interfaces: Any, pool: ThreadPoolExecutor) -> None:
+        super().__init__(service, interfaces)
+        self._pool = pool
+
+    def call_method(
+        self, connection: Any, sender: str, _path: str, interface: str, method: str, parameters: Any, invocation: Any
+    ) -> None:
+        def run() -> None:
+            try:
+                self._answer(Caller(connection, sender), interface, method, parameters.unpack(), invocation)
+            finally:
+                if LEAKS_INVOCATIONS:
+                    invocation._unref()
+
+        if getattr(getattr(type(self.object), method, None), "is_threaded", False):
+            self._pool.submit(run)
+        else:
+            run()
+
+    def _answer(self, caller: Caller, interface: str, method: str, arguments: tuple[Any, ...], invocation: Any) -> None:
+        try:
+            if interface == PROPERTIES:
+                reply = self._property(method, *arguments)
+            else:
+                reply = self._call(caller, interface, method, arguments)
+        except Exception as exc:  # a boundary: every exception becomes a D-Bus error
+            invocation.return_dbus_error(*_wire_error(exc, f"{interface}.{method}"))
+        else:
+            invocation.return_value(reply)
+
+    def _call(self, caller: Caller, interface: str, method: str, arguments: tuple[Any, ...]) -> Any:
+        function = getattr(self.object, method)
+        wants_caller = "caller" in inspect.signature(function).parameters
+        result = function(*arguments, caller=caller) if wants_caller else function(*arguments)
+        shapes = self.outargs[f"{interface}.{method}"]
+        results = () if not shapes else (result,) if len(shapes) == 1 else result
+        return GLib.Variant(f"({''.join(shapes)})", results)
+
+    def _property(self, method: str, interface: str, *rest: Any) -> Any:
+        if method == "Set":
+            raise _Named(READ_ONLY, "properties cannot be written")
+        if method == "GetAll":
+            return GLib.Variant("(a{sv})", (self.GetAll(interface),))
+        if f"{interface}.{rest[0]}" not in self.readable_properties:
+            raise _Named(UNKNOWN_PROPERTY, f"no property {rest[0]}")
+        return GLib.Variant("(v)", (self.Get(interface, rest[0]),))
+
+
+class _Named(Exception):
+    """An error whose full name D-Bus gives."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name, self.text = name, text
+
+
+def _wire_error(exc: Exception, what: str) -> tuple[str, str]:
+    if isinstance(exc, _Named):
+        return exc.name, exc.text
+    if isinstance(exc, AutokmodError):
+        return ERROR_PREFIX + exc.dbus_name, str(exc)
+    log.exception(f"{what}: {exc!r}", kind=Event.INTERNAL_ERROR)
+    return f"{ERROR_PREFIX}Failed", "internal error: see the journal of autokmodd"
+
+
+# ---- the connection ------------------------------------------------------------------------------
+
+
+class Bus:
+    """Raises BusUnavailable."""
+
+    def __init__(self) -> None:
+        try:
+            self._bus = SystemBus()
+        except GLib.Error as exc:
+            raise BusUnavailable(exc.message) from exc
+        # GLib would end the process with SIGTERM, which looks like being asked to stop.
+        self._bus.con.set_exit_on_close(False)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dbus")
+        self._published: list[Any] = []
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Called on the loop's thread when the bus goes away."""
+        self._bus.con.connect("closed", lambda *_: callback())
+
+    def publish(self, service: object, xml: str) -> None:
+        """Raises NameTaken; BusUnavailable where the bus does not let us have the name."""
+        interfaces = Gio.DBusNodeInfo.new_for_xml(xml).interfaces
+        wrapper = _Wrapper(service, interfaces, self._pool)
+        # In this order: who sees the name finds the object.
+        self._published.append(ObjectRegistration(self._bus, PATH, interfaces, wrapper, own_wrapper=True))
+        try:
+            self._published.append(self._bus.request_name(NAME, allow_replacement=False))
+        except RuntimeError as exc:
+            raise NameTaken from exc
+        except GLib.Error as exc:
+            raise BusUnavailable(exc.message) from exc
+
+    def close(self) -> None:
+        while self._published:
+            self._published.pop().__exit__(None, None, None)
+        self._pool.shutdown(cancel_futures=True)

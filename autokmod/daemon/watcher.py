@@ -1,0 +1,125 @@
+"""inotify, as hints: something about the kernels, the sources, the spool or the configuration may have changed.
+
+Every event that concerns anybody leads to a new look at which directories there are. Lost events (an overflow, a
+directory deleted, moved or unmounted) are hints of everything: the disk is looked at, the event is not believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from inotify_simple import INotify, flags
+
+from autokmod import journal
+from autokmod.daemon.watchlist import Hint, Interest, find_directories
+from autokmod.events import Event
+from autokmod.paths import Paths
+
+# CLOSE_WRITE, not CREATE, tells that a file is whole; directories and links are whole when they appear.
+MASK = (
+    flags.CLOSE_WRITE
+    | flags.MOVED_TO
+    | flags.MOVED_FROM
+    | flags.DELETE
+    | flags.CREATE
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+    | flags.ONLYDIR
+)
+LOST = flags.Q_OVERFLOW | flags.IGNORED | flags.UNMOUNT | flags.DELETE_SELF | flags.MOVE_SELF
+MAX_WALKS = 10  # against something that makes directories faster than they are watched
+ALL = frozenset(Hint)
+
+log = journal.get()
+
+
+class Watcher:
+    """Raises OSError where the system has no inotify instance left."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._inotify = INotify()
+        self._watches: dict[int, tuple[Path, frozenset[Interest]]] = {}
+        self._is_limited = False
+        self._walk()
+
+    def fileno(self) -> int:
+        return int(self._inotify.fileno())
+
+    def close(self) -> None:
+        self._inotify.close()
+
+    def read(self) -> frozenset[Hint]:
+        """To be called when there is something to read. What is watched is then up to date again."""
+        hints = self._hints(self._inotify.read(timeout=0))
+        if hints - {Hint.SPOOL}:
+            hints |= self._walk()
+        return hints
+
+    def _hints(self, events: Iterable[tuple[int, int, int, str]]) -> frozenset[Hint]:
+        hints: set[Hint] = set()
+        for wd, mask, _, name in events:
+            if mask & flags.Q_OVERFLOW:
+                return ALL
+            if wd not in self._watches:
+                continue  # of a watch that was given up
+            interests = self._watches[wd][1]
+            if mask & LOST:
+                hints |= {i.hint for i in interests}
+                if mask & flags.IGNORED:
+                    del self._watches[wd]
+            hints |= {i.hint for i in interests if name and i.concerns(name)}
+        return frozenset(hints)
+
+    def _walk(self) -> frozenset[Hint]:
+        """Watch what is there now. A directory that is newly watched may have been filled before: that is a hint."""
+        hints: frozenset[Hint] = frozenset()
+        for _ in range(MAX_WALKS):
+            new = self._update()
+            if not new:
+                break
+            hints |= new
+        return hints
+
+    def _update(self) -> frozenset[Hint]:
+        before = set(self._watches)
+        wanted = find_directories(self._paths)
+        now: dict[int, tuple[Path, frozenset[Interest]]] = {}
+        for directory, interests in wanted.items():
+            wd = self._add(directory)
+            if wd is not None:  # two names of one directory are one watch
+                now[wd] = (directory, interests | now.get(wd, (directory, frozenset()))[1])
+        for wd in before - set(now):
+            self._remove(wd)
+        new = [interests for wd, (_, interests) in now.items() if self._watches.get(wd, (None, None))[1] != interests]
+        self._watches = now
+        return frozenset(i.hint for interests in new for i in interests)
+
+    def _add(self, directory: Path) -> int | None:
+        try:
+            return int(self._inotify.add_watch(directory, MASK))
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                self._complain()
+            elif exc.errno not in (errno.ENOENT, errno.ENOTDIR):
+                log.warning(f"{directory} cannot be watched: {os.strerror(exc.errno or 0)}")
+            return None
+
+    def _remove(self, wd: int) -> None:
+        try:
+            self._inotify.rm_watch(wd)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:  # the directory took its watch with it
+                raise
+
+    def _complain(self) -> None:
+        if not self._is_limited:
+            log.warning(
+                "not everything can be watched: fs.inotify.max_user_watches is reached; new kernels are still noticed "
+                "through the package manager's hooks",
+                kind=Event.WATCH_LIMIT,
+            )
+        self._is_limited = True
