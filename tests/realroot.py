@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ BUILD_UID = 64917  # of no system's own range: below it ends what adduser gives,
 PLAIN = ("boot", "dev", "home", "proc", "root", "run", "sys", "tmp", "var/cache", "var/lib", "var/log", "var/tmp")
 HIDDEN_USR = ("lib/modules", "lib/autokmod", "src")
 HIDDEN_ETC = ("autokmod", "depmod.d", "dkms", "kernel")
+TOPS = (("usr", HIDDEN_USR, Path("/usr")), ("etc", HIDDEN_ETC, Path("/etc")), ("boot", (), None))
 CLONE_NEWNS = 0x00020000
 
 
@@ -109,6 +111,7 @@ def made(
     layers = {layer.tree: layer for krel in kernels for layer in (corpus.image(krel), *corpus.headers(krel))}
     layers |= {layer.tree: layer for layer in map(corpus.layer, packages)}
     private_mounts()
+    let_others_in(scratch)
     mount("-t", "tmpfs", "-o", "mode=755", "autokmod-test", str(scratch))
     try:
         root = scratch / "root"
@@ -116,9 +119,9 @@ def made(
             (root / name).mkdir(parents=True)
         for name in ("tmp", "var/tmp"):
             (root / name).chmod(0o1777)
-        overlay(scratch, "usr", [t / "usr" for t in layers], hidden=HIDDEN_USR, host=Path("/usr"))
-        overlay(scratch, "etc", [t / "etc" for t in layers], hidden=HIDDEN_ETC, host=Path("/etc"))
-        overlay(scratch, "boot", [t / "boot" for t in layers], hidden=(), host=None)
+        for top, hidden, host in TOPS:
+            trees = [t / top for t in layers]
+            overlay(scratch / "overlay" / top, root / top, trees=trees, hidden=hidden, host=host)
         for name in MERGED:
             if (root / "usr" / name).is_dir():
                 (root / name).symlink_to(f"usr/{name}")
@@ -128,9 +131,13 @@ def made(
         subprocess.run(["umount", "--recursive", str(scratch)], check=True)
 
 
-def overlay(scratch: Path, top: str, trees: Sequence[Path], *, hidden: Sequence[str], host: Path | None) -> None:
-    """Mount root/TOP. Layers go by short relative names: mount(2) takes one page of options at most."""
-    side = scratch / "overlay" / top
+def overlay(
+    side: Path, target: Path, *, trees: Sequence[Path] = (), hidden: Sequence[str] = (), host: Path | None = None
+) -> None:
+    """Mount on `target`, topmost first: what is written (kept in `side`), the trees, the host's without `hidden`.
+
+    Layers go by short relative names: mount(2) takes one page of options at most.
+    """
     for name in ("upper", "work", "hide"):
         (side / name).mkdir(parents=True)
     for name in hidden:
@@ -139,10 +146,17 @@ def overlay(scratch: Path, top: str, trees: Sequence[Path], *, hidden: Sequence[
     lower = [t for t in trees if t.is_dir()] + [side / "hide"] + ([host] if host else [])
     for i, tree in enumerate(lower):
         (side / str(i)).symlink_to(tree)
-    target = scratch / "root" / top
     target.mkdir(exist_ok=True)
     names = ":".join(str(i) for i in range(len(lower)))
     mount("-t", "overlay", "-o", f"lowerdir={names},upperdir=upper,workdir=work", "overlay", str(target), cwd=side)
+
+
+def let_others_in(scratch: Path) -> None:
+    """The build user has to reach the root, and pytest closes its directories to others."""
+    top = Path(tempfile.gettempdir())
+    for directory in scratch.parents:
+        if directory.is_relative_to(top) and directory != top:
+            directory.chmod(directory.stat().st_mode | 0o011)
 
 
 def add_build_user(root: Path) -> None:
