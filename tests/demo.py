@@ -1,0 +1,326 @@
+"""make demo: the main job on real kernels and real packages, shown and checked.
+
+Three kernels of the distribution's archive are installed one after another with dpkg: the second exports the same
+symbols as the first, the third does not. All that happens, happens in mounts and processes of the demo's own: /usr,
+/etc, /boot, /var and /run of this machine lie below overlays that vanish with the demo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.corpus import CHECKOUT, Corpus, CorpusError
+from tests.realroot import HIDDEN_ETC, HIDDEN_USR, is_possible, mount, overlay
+
+# Quick to build, and none of them excludes itself on the small cloud kernels. As many as the archive offers.
+PACKAGES = ("nat-rtsp-dkms", "dm-writeboost-dkms", "xtables-addons-dkms")
+WATCHED = ("/lib/modules", "/usr/src", "/boot", "/etc")
+LIMIT_S = 300
+LINK_LIMIT_S = 2.0
+ENV = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "SYSTEMD_PAGER": "cat",
+    **{k: os.environ[k] for k in ("TERM", "NO_COLOR", "AUTOKMOD_CACHE") if k in os.environ},
+}
+
+
+class DemoFailed(Exception):
+    """Something did not come out as this project claims."""
+
+
+# ---- outside: this machine, before and after ------------------------------------------------------
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--inside"]:
+        return inside()
+    why = is_possible()
+    if why:
+        print(f"make demo {why}", file=sys.stderr)
+        return 1
+    try:
+        return outside()
+    except CorpusError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+
+
+def outside() -> int:
+    started, before = time.monotonic(), digest()
+    headline("Kernels and packages from the archive")
+    fetch()
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+    code = subprocess.run([*command, sys.executable, "-m", "tests.demo", "--inside"], cwd=CHECKOUT).returncode
+    headline("This machine")
+    same = digest() == before
+    print(f"{', '.join(WATCHED)}: {'as they were' if same else 'CHANGED'} ({before[:16]})")
+    print(f"\n{'The demo came out as claimed' if same and code == 0 else 'THE DEMO FAILED'}", end="")
+    print(f", after {time.monotonic() - started:.0f} s.")
+    return code if same else 1
+
+
+def digest() -> str:
+    """Every name below the watched directories with kind, mode, owner, size, change time and target."""
+    total = hashlib.sha256()
+    for top in WATCHED:
+        for directory, names, files in os.walk(top):
+            names.sort()
+            for name in sorted([*names, *files]):
+                path = os.path.join(directory, name)
+                st = os.lstat(path)
+                target = os.readlink(path) if os.path.islink(path) else ""
+                total.update(repr((path, st.st_mode, st.st_uid, st.st_size, st.st_ctime_ns, target)).encode())
+    return total.hexdigest()
+
+
+def fetch() -> None:
+    corpus = Corpus()
+    first, equal, other = corpus.trio
+    print(f"{first} and {equal}: all {len(corpus.symvers(first))} exported symbols have equal CRCs")
+    print(f"{other}: {changed_symbols(corpus, first, other)} of them differ, or are gone")
+    for krel in corpus.trio:
+        corpus.image(krel), corpus.headers(krel)
+    print(f"packages: {', '.join(layer.tree.name for layer in corpus.layers(('linux-base', *offered(corpus)))[1:])}")
+
+
+def changed_symbols(corpus: Corpus, a: str, b: str) -> int:
+    offered = corpus.symvers(b)
+    return sum(offered.get(name) != crc for name, crc in corpus.symvers(a).items())
+
+
+def offered(corpus: Corpus) -> tuple[str, ...]:
+    found = [p for p in PACKAGES if corpus.archive.names(f"^{p}$")]
+    if len(found) < 2:
+        raise CorpusError(f"the archive offers fewer than two of {', '.join(PACKAGES)}")
+    return tuple(found)
+
+
+# ---- inside: a machine of our own -----------------------------------------------------------------
+
+
+def inside() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="autokmod-demo-") as scratch:
+        mount("-t", "tmpfs", "-o", "mode=755", "autokmod-demo", scratch)
+        try:
+            cover(Path(scratch))
+            run_demo(Path(scratch))
+        except DemoFailed as exc:
+            print(f"\nFAILED: {exc}")
+            show_log(Path(scratch) / "daemon.log")
+            return 1
+        finally:
+            os.chdir("/")
+            subprocess.run(["umount", "--lazy", "--recursive", scratch], check=True)
+    return 0
+
+
+def cover(scratch: Path) -> None:
+    """From here on whatever is written to this machine's own directories goes to a tmpfs."""
+    hidden = {"usr": HIDDEN_USR, "etc": HIDDEN_ETC, "var": ("lib/autokmod", "cache/autokmod", "lib/dkms"), "boot": ()}
+    for top, names in hidden.items():
+        host = None if top == "boot" else Path("/", top)
+        overlay(scratch / top, Path("/", top), hidden=names, host=host)
+    mount("-t", "tmpfs", "-o", "mode=755", "autokmod-demo", "/run")
+    if not (CHECKOUT / "Makefile").exists():
+        raise DemoFailed(f"{CHECKOUT} is hidden by the demo's own /usr/src: move the checkout elsewhere")
+
+
+def run_demo(scratch: Path) -> None:
+    corpus = Corpus()
+    headline("Install autokmod, the packages' sources and what their kernels want")
+    install(corpus, scratch)
+    headline("Start the service")
+    with bus(scratch), daemon(scratch):
+        show("autokmodctl", "status", expect=None)
+        names = package_names()
+        first, equal, other = corpus.trio
+        arrival(corpus, scratch, first, f"a first kernel: {first}")
+        check_built(first, names, because=None)
+        arrival(corpus, scratch, equal, f"an update with the same symbols: {equal}")
+        check_linked(equal, first, names)
+        arrival(corpus, scratch, other, f"an update with other symbols: {other}")
+        check_built(other, names, because=corpus)
+        headline("Where the modules of one package are now")
+        show("sh", "-c", f"ls -l /lib/modules/*/*/autokmod/{names[0]}", expect=None)
+
+
+def install(corpus: Corpus, scratch: Path) -> None:
+    quietly(scratch, "make", "install", shown="make install")
+    for package in offered(corpus):
+        quietly(scratch, "dpkg", "--unpack", "--force-depends", str(corpus.layer(package).deb))
+    # linux-image's maintainer scripts are linux-base's. There is no initramfs-tools: the demo boots nothing.
+    quietly(scratch, "dpkg", "--install", "--force-depends", str(corpus.layer("linux-base").deb))
+
+
+@contextlib.contextmanager
+def bus(scratch: Path) -> Iterator[None]:
+    """This machine's own bus, if it has one, does not see the demo: /run is another here."""
+    Path("/run/dbus").mkdir()
+    command = ["dbus-daemon", "--system", "--nofork", "--nopidfile", "--print-address"]
+    with open(scratch / "bus.log", "wb") as log:
+        process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=log)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise DemoFailed(f"dbus-daemon did not start: {(scratch / 'bus.log').read_text()}")
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def daemon(scratch: Path) -> Iterator[None]:
+    """Its log is kept, and shown if the demo fails."""
+    print("$ autokmodd &")
+    with open(scratch / "daemon.log", "wb") as log:
+        process = subprocess.Popen(["autokmodd"], env=ENV, stdout=log, stderr=log)
+    try:
+        until(lambda: read("status")["daemon_running"], "the daemon is running", process)
+        yield
+    finally:
+        process.terminate()
+        code = process.wait(timeout=60)
+    if code != 0:
+        raise DemoFailed(f"autokmodd ended with status {code} on SIGTERM")
+
+
+def until(true: Any, what: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise DemoFailed(f"not so: {what}")
+        time.sleep(0.05)
+
+
+# ---- a kernel appears -----------------------------------------------------------------------------
+
+
+def arrival(corpus: Corpus, scratch: Path, krel: str, title: str) -> None:
+    headline(title[0].upper() + title[1:])
+    layers = (*corpus.headers(krel), corpus.image(krel))
+    debs = [str(layer.deb) for layer in layers]
+    shown = "dpkg --install " + " ".join(f"{layer.package}.deb" for layer in layers)
+    quietly(scratch, "dpkg", "--install", "--force-depends", "--force-unsafe-io", *debs, shown=shown)
+    started = time.monotonic()
+    show("autokmodctl", "wait", "--quiet", krel)
+    print(f"({time.monotonic() - started:.1f} s after dpkg was done)")
+    show("autokmodctl", "status", expect=0)
+    show("autokmodctl", "explain", package_names()[0], krel)
+
+
+def check_built(krel: str, names: list[str], because: Corpus | None) -> None:
+    for name, placement in placements(krel, names).items():
+        claim(placement["kind"] == "build", f"{name} was built for {krel}", placement)
+        claim(all(f["target"] is None for f in placement["files"]), f"{name} has its own files in {krel}", placement)
+        if because is not None:
+            check_symbols(because, name, placement, krel)
+
+
+def check_symbols(corpus: Corpus, name: str, placement: Any, krel: str) -> None:
+    """What it gives as its reason is what the two kernels' Module.symvers say."""
+    named = [r for r in placement["reasons"] if r["symbol"] and r["wanted_crc"] != r["offered_crc"]]
+    claim(bool(named), f"{name} was rebuilt because of symbols", placement)
+    before, now = corpus.symvers(corpus.trio.first), corpus.symvers(krel)
+    for reason in named:
+        symbol = reason["symbol"]
+        if symbol in before and reason["wanted_crc"] is not None:
+            claim(int(before[symbol], 16) == reason["wanted_crc"], f"the CRC of {symbol} was so", reason)
+            offered = int(now[symbol], 16) if symbol in now else None
+            claim(offered == reason["offered_crc"], f"the CRC of {symbol} is so in {krel}", reason)
+
+
+def check_linked(krel: str, owner: str, names: list[str]) -> None:
+    newest = 0.0
+    for name, placement in placements(krel, names).items():
+        claim(placement["kind"] == "link" and placement["link_from"] == owner, f"{name} is linked", placement)
+        for file in placement["files"]:
+            path = Path("/lib/modules", krel, file["path"])
+            there = path.is_symlink() and path.resolve(strict=True).is_relative_to(f"/usr/lib/modules/{owner}")
+            claim(there, f"{path} leads to {owner}", file)
+            newest = max(newest, path.lstat().st_ctime)
+    took = newest - Path("/lib/modules", krel, "modules.order").stat().st_ctime
+    print(f"The last link stood {took:.1f} s after the kernel's last file (at most {LINK_LIMIT_S:.0f} s).")
+    claim(took <= LINK_LIMIT_S, "the second kernel was right in time", took)
+
+
+def placements(krel: str, names: list[str]) -> dict[str, Any]:
+    kernels = read("status", krel)["kernels"]
+    claim([k["readiness"] for k in kernels] == ["ready"], f"{krel} is ready", kernels)
+    found = {p["package"]: p for p in kernels[0]["placements"]}
+    claim(set(found) == set(names), f"{krel} has every package", found)
+    for name, placement in found.items():
+        claim(placement["verified"] and placement["files"], f"{name} is verified on {krel}", placement)
+        for file in placement["files"]:
+            modinfo = run("modinfo", "-k", krel, "-n", file["module"]).strip()
+            claim(modinfo.endswith(file["path"]), f"modprobe takes {file['path']} on {krel}", modinfo)
+    return found
+
+
+def claim(is_so: bool, what: str, seen: Any) -> None:
+    if not is_so:
+        raise DemoFailed(f"not so: {what}; seen: {json.dumps(seen, indent=1)}")
+
+
+# ---- commands -------------------------------------------------------------------------------------
+
+
+def package_names() -> list[str]:
+    return [p["name"] for p in read("list-packages")["packages"]]
+
+
+def read(*words: str) -> Any:
+    return json.loads(run("autokmodctl", *words, "--json=short"))
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, env=ENV, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S).stdout
+
+
+def show(*command: str, expect: int | None = 0) -> None:
+    """For people: the command, and what it prints, straight to where they read."""
+    print(f"$ {shlex.join(command)}", flush=True)
+    code = subprocess.run(command, env=ENV, timeout=LIMIT_S).returncode
+    if expect is not None and code != expect:
+        raise DemoFailed(f"{shlex.join(command)} ended with status {code}")
+
+
+def quietly(scratch: Path, *command: str, shown: str | None = None) -> None:
+    """What it prints is shown only if it fails."""
+    print(f"$ {shown or shlex.join([os.path.basename(c) for c in command])}", end="", flush=True)
+    started = time.monotonic()
+    with open(scratch / "command.log", "wb") as log:
+        code = subprocess.run(command, env=ENV, stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+    print(f"    ({time.monotonic() - started:.1f} s)")
+    if code != 0:
+        show_log(scratch / "command.log")
+        raise DemoFailed(f"{command[0]} ended with status {code}")
+
+
+def show_log(path: Path) -> None:
+    if path.exists():
+        print(f"--- {path.name}\n{path.read_text(errors='replace')[-8000:]}---")
+
+
+def headline(text: str) -> None:
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    print(f"\n{bold}== {text}{plain}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
