@@ -17,6 +17,7 @@ XZ_MEMORY = 128 << 20  # the dictionary that an .xz header may ask for
 ZSTD_WINDOW = 128 << 20  # as `zstd -d` accepts without --long
 # 4 bytes of input can make 128 KiB of output: what one step may add beyond the limit stays below 32 MiB.
 ZSTD_STEP = 1024
+CHUNK = 4 << 20  # os.read() allocates what it is asked for
 
 
 def read_blob(path: str | os.PathLike[str], *, limit: int = LIMIT) -> bytes:
@@ -27,21 +28,23 @@ def read_blob(path: str | os.PathLike[str], *, limit: int = LIMIT) -> bytes:
 def read_bounded(path: str | os.PathLike[str], *, limit: int) -> bytes:
     """The bytes of a regular file. Anything else is refused: reading a pipe or a device may never end."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0) as f:
+    try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         if not stat.S_ISREG(mode):
             raise FormatError(os.fspath(path), "not a regular file")
-        data = _read_all(f.read, limit + 1)
+        data = _read_all(fd, limit + 1)
+    finally:
+        os.close(fd)
     if len(data) > limit:
         raise FormatError(os.fspath(path), f"larger than {limit} bytes")
     return data
 
 
-def _read_all(read: Callable[[int], bytes | None], size: int) -> bytes:
+def _read_all(fd: int, size: int) -> bytes:
     parts = []
-    while size > 0 and (part := read(size)):
+    while size > 0 and (part := os.read(fd, min(size, CHUNK))):
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

@@ -1,0 +1,219 @@
+"""What is read from a module: every table and layout, and what is wrong with damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autokmod.errors import FormatError
+from autokmod.model import ElfIdent, Export, Import, ModuleFacts, Signature
+from autokmod.observe.elf import Elf
+from autokmod.observe.ko import parse_module, read_module
+from tests.elfwriter import (
+    EM_386,
+    EM_PPC64,
+    EM_S390,
+    SHN_COMMON,
+    SHN_UNDEF,
+    SHT_NOBITS,
+    SIGNATURE_MARK,
+    STB_WEAK,
+    Exp,
+    Format,
+    Sec,
+    Sym,
+    ext_sections,
+    make_ko,
+    sign,
+    versions_section,
+    write_elf,
+)
+
+FORMS = [Format(), Format(32, "<", EM_386), Format(64, ">", EM_S390), Format(32, ">", 20), Format(64, "<", 183)]
+
+
+def facts(ko: bytes) -> ModuleFacts:
+    return parse_module("dir/sample.ko", ko)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_every_class_and_byte_order(form: Format) -> None:
+    versions = {"module_layout": 0x01020304, "kfree": 0xFFFFFFFF}
+    exports = (Exp("one", 5, gpl=True, namespace="NS"), Exp("two", 0))
+    found = facts(make_ko(versions=versions, ext_versions=versions, weak=["w"], exports=exports, form=form))
+    assert found.ident == ElfIdent(form.bits, "little" if form.order == "<" else "big", form.machine)
+    assert (found.versions, found.ext_versions) == (versions, versions)
+    assert found.imports == (Import("kfree", weak=False), Import("w", weak=True))
+    assert found.exports == (Export("one", 5, "sample", True, "NS"), Export("two", 0, "sample", False, None))
+    assert found.struct_size == 896
+    assert found.problems == ()
+
+
+def test_modinfo() -> None:
+    info = [
+        ("license", "GPL"), ("license", "MIT"), ("depends", "usbcore,snd-pcm"), ("import_ns", "A"), ("import_ns", "B"),
+        ("srcversion", "ABC"), ("version", "1=2"), ("intree", "Y"), ("livepatch", "Y"), ("name", "ignored"),
+    ]  # fmt: skip
+    found = facts(make_ko(name="with-dash", modinfo=info))
+    assert found.name == "with_dash"
+    assert found.licenses == ("GPL", "MIT")
+    assert found.depends == ("usbcore", "snd-pcm")
+    assert found.import_ns == ("A", "B")
+    assert (found.srcversion, found.version, found.intree, found.livepatch) == ("ABC", "1=2", True, True)
+    assert found.release == "6.1.0-55-cloud-amd64"
+    assert (found.has_btf, found.has_btf_base) == (False, False)
+
+
+def test_no_modinfo_and_no_tables() -> None:
+    found = parse_module("a/my-own.ko.xz", write_elf([Sec(".gnu.linkonce.this_module", bytes(10))], []))
+    assert found.name == "my_own"
+    assert (found.vermagic, found.release, found.versions, found.ext_versions) == (None, None, None, None)
+    assert (found.licenses, found.exports, found.imports) == ((), (), ())
+
+
+@pytest.mark.parametrize("style", ["kcrctab", "absolute", "kflagstab"])
+def test_layouts_of_exports(style: str) -> None:
+    exports = [Exp("a", 0xDEADBEEF, gpl=True), Exp("b", 7), Exp("c", None), Exp("d", 9, gpl=True, namespace="N")]
+    found = {e.name: e for e in facts(make_ko(exports=exports, exports_as=style)).exports}
+    assert found == {
+        "a": Export("a", 0xDEADBEEF, "sample", True, None),
+        "b": Export("b", 7, "sample", False, None),
+        "c": Export("c", None, "sample", False, None),
+        "d": Export("d", 9, "sample", True, "N"),
+    }
+
+
+def test_a_crc_that_genksyms_did_not_find() -> None:
+    """A weak undefined __crc_ symbol: before 5.19."""
+    weak_crc = Sym("__crc_a", SHN_UNDEF, bind=STB_WEAK)
+    found = facts(make_ko(exports=[Exp("a", None)], symbols=[weak_crc]))
+    assert found.exports[0].crc is None
+
+
+def test_exports_without_symbols() -> None:
+    with pytest.raises(FormatError, match="stripped"):
+        facts(make_ko(sections=[Sec("__ksymtab_gpl", bytes(12))]))
+
+
+def test_type_information() -> None:
+    found = facts(make_ko(sections=[Sec(".BTF", b"x", flags=0), Sec(".BTF.base", b"x", flags=0)]))
+    assert (found.has_btf, found.has_btf_base) == (True, True)
+
+
+def test_imports_once_and_strong_if_one_is() -> None:
+    symbols = [Sym("kfree", bind=STB_WEAK), Sym("kfree"), Sym("_GLOBAL_OFFSET_TABLE_"), Sym("w", bind=STB_WEAK)]
+    assert facts(make_ko(symbols=symbols)).imports == (Import("kfree", weak=False), Import("w", weak=True))
+
+
+def test_powerpc_dots() -> None:
+    form = Format(64, ">", EM_PPC64)
+    found = facts(make_ko(versions={"module_layout": 1, ".kfree": 2}, symbols=[Sym(".TOC.")], form=form))
+    assert found.imports == (Import("kfree", weak=False),)
+    assert found.versions == {"module_layout": 1, "kfree": 2}
+
+
+def test_the_first_of_two_versions_counts() -> None:
+    double = versions_section({"a": 1}) + versions_section({"a": 2})
+    assert facts(make_ko(basic=False, sections=[Sec("__versions", double)])).versions == {"a": 1}
+
+
+def test_sections_that_are_not_loaded_are_not_seen() -> None:
+    assert (
+        facts(make_ko(basic=False, sections=[Sec("__versions", versions_section({"a": 1}), flags=0)])).versions is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("ko", "kind"),
+    [
+        (make_ko(symbols=[Sym("buffer", SHN_COMMON, 8)]), "common-symbol"),
+        (write_elf([Sec(".modinfo", b"name=x\0")], []), "not-a-module"),
+        (write_elf([Sec(".gnu.linkonce.this_module", b"x", SHT_NOBITS)], []), "not-a-module"),
+        (write_elf([Sec(".gnu.linkonce.this_module", b"x", flags=0)], []), "not-a-module"),
+        (write_elf([Sec(".gnu.linkonce.this_module", b"x")] * 2, []), "not-a-module"),
+    ],
+)
+def test_what_every_loader_refuses(ko: bytes, kind: str) -> None:
+    assert [p.kind for p in facts(ko).problems] == [kind]
+
+
+def test_link_time_leftovers_are_no_common_symbols() -> None:
+    assert facts(make_ko(symbols=[Sym("__gnu_lto_slim", SHN_COMMON, 1)])).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("ko", "what"),
+    [
+        (b"", "empty file"),
+        (b"foo\n", "not an ELF file"),
+        (b"\x7fELF", "ELF class"),
+        (b"\x7fELF\x09\x01" + bytes(60), "ELF class"),
+        (write_elf([], [], kind=3), "not a relocatable object"),
+        (make_ko()[:60], "ends within the ELF header"),
+        (make_ko()[:-1], "truncated"),
+        (make_ko(basic=False, sections=[Sec("__versions", bytes(65))]), "not whole entries"),
+        (make_ko(basic=False, sections=[Sec("__versions", b"x" * 64)]), "does not end"),
+        (make_ko(sections=[Sec("__version_ext_crcs", bytes(4))]), "only one of"),
+        (make_ko(ext_versions={}), "empty or truncated"),
+        (make_ko(sections=[Sec("__version_ext_crcs", bytes(5)), Sec("__version_ext_names", b"a\0")]), "truncated"),
+        (make_ko(sections=[Sec("__version_ext_crcs", bytes(4)), Sec("__version_ext_names", b"a")]), "truncated"),
+        (make_ko(sections=[Sec("__version_ext_crcs", bytes(8)), Sec("__version_ext_names", b"a\0")]), "2 CRCs for 1"),
+        (make_ko(sections=[Sec(".modinfo", b"")]), "2 sections are called .modinfo"),
+        (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", "__ksymtab", 10)]), "outside section"),
+        (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", 500)]), "does not exist"),
+    ],
+)
+def test_what_is_wrong(ko: bytes, what: str) -> None:
+    with pytest.raises(FormatError, match=what) as caught:
+        facts(ko)
+    assert caught.value.path == "dir/sample.ko"
+
+
+def test_truncated_at_every_section_boundary_and_every_tenth_byte() -> None:
+    whole = make_ko(versions={"module_layout": 1, "a": 2}, exports=[Exp("b")])
+    ends = {s.offset for s in Elf("x", whole).sections} | {s.offset + s.size for s in Elf("x", whole).sections}
+    for end in (ends | set(range(0, len(whole), 10))) - {len(whole)}:
+        with pytest.raises(FormatError):
+            facts(whole[:end])
+
+
+# ---- signatures
+
+
+@pytest.mark.parametrize(
+    ("ko", "state"),
+    [
+        (make_ko(), Signature.NONE),
+        (sign(make_ko()), Signature.PRESENT),
+        (sign(make_ko(), body=b"\x30\x03abc"), Signature.PRESENT),
+        (sign(make_ko(), body=b"\x30\x80abc\0\0"), Signature.PRESENT),
+        (sign(make_ko(), id_type=1), Signature.NONE),  # ENOPKG: as good as unsigned
+        (sign(make_ko(), body=b""), Signature.DAMAGED),
+        (sign(make_ko(), body=b"\x30\x04abc"), Signature.DAMAGED),
+        (sign(make_ko(), body=b"nonsense"), Signature.DAMAGED),
+        (sign(make_ko(), size=1 << 30), Signature.DAMAGED),
+        (make_ko() + b"\x01" * 12 + SIGNATURE_MARK, Signature.DAMAGED),
+    ],
+)
+def test_signatures(ko: bytes, state: Signature) -> None:
+    found = facts(ko)
+    assert found.signature is state
+    assert found.struct_size == 896
+
+
+def test_only_a_signature() -> None:
+    with pytest.raises(FormatError, match="not an ELF file"):
+        facts(SIGNATURE_MARK)
+
+
+def test_a_signature_is_not_part_of_the_module() -> None:
+    """Its bytes must not make up for what a truncated module lacks."""
+    with pytest.raises(FormatError, match="truncated"):
+        facts(sign(make_ko()[:-8]))
+
+
+def test_read_module(tmp_path: Path) -> None:
+    (tmp_path / "a-b.ko").write_bytes(make_ko(name="a_b"))
+    assert read_module(tmp_path / "a-b.ko").path == str(tmp_path / "a-b.ko")
+    assert ext_sections({"a": 1})[1].data == b"a\0"
