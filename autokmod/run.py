@@ -106,6 +106,20 @@ def start(
         raise ToolMissing(argv[0]) from exc
 
 
+def page(argv: Sequence[str], text: str, env: Mapping[str, str]) -> bool:
+    """Show `text` through a pager on this terminal, until the person leaves it. False where it cannot be started."""
+    try:
+        proc = subprocess.Popen(argv, stdin=subprocess.PIPE, env=env)
+    except (FileNotFoundError, PermissionError):
+        return False
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's
+    try:
+        proc.communicate(text.encode("utf-8", "backslashreplace"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return True
+
+
 def kill_group(proc: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(proc.pid, signal.SIGKILL)
