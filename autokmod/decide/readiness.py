@@ -127,7 +127,7 @@ def _placement_findings(sight: Sight, config: Config, placement: Placement) -> I
         yield Readiness.WAITING, _because(placement, "waits")
     elif not placement.verified:
         yield grade, replace(_because(placement, "is not in place yet", "not-verified"), hint=_reconcile(sight))
-    yield from ((grade, replace(reason, hint=reason.hint or _reconcile(sight))) for reason in changed)
+    yield from ((grade, reason) for reason in changed)
 
 
 def _because(placement: Placement, what: str, kind: str | None = None) -> Reason:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from autokmod.errors import FormatError
@@ -72,7 +73,7 @@ def _look(paths: Paths, kernel: Kernel, sources: tuple[Source, ...], running: st
     try:
         record = read_record(paths, kernel.krel)
     except FormatError as exc:
-        doubt = Reason("record-damaged", f"what was recorded of it is damaged: {exc}", hint=_reconcile(kernel))
+        doubt = Reason("record-damaged", f"what was recorded of it is damaged: {exc}", hint=_reconcile(kernel.krel))
         return Sight(kernel, None, sources, running == kernel.krel, (doubt,))
     doubts = tuple(_doubts(kernel, record, now)) if record else ()
     changed = _changed(paths, record) if record else {}
@@ -83,17 +84,19 @@ def _doubts(kernel: Kernel, record: KernelRecord, now: float) -> Iterator[Reason
     """A time in the future says only that a clock was wrong."""
     if record.placements and record.updated_at < kernel.changed_at <= now:
         text = "its files changed after it was last examined"
-        yield Reason("kernel-changed", text, hint=_reconcile(kernel))
+        yield Reason("kernel-changed", text, hint=_reconcile(kernel.krel))
 
 
-def _reconcile(kernel: Kernel) -> str:
-    return f"autokmodctl reconcile {kernel.krel}"
+def _reconcile(krel: str) -> str:
+    return f"autokmodctl reconcile {krel}"
 
 
 def _changed(paths: Paths, record: KernelRecord) -> dict[str, tuple[Reason, ...]]:
-    modulesd = paths.modulesd(record.krel)
+    modulesd, hint = paths.modulesd(record.krel), _reconcile(record.krel)
     index = _read_index(modulesd) if any(p.files for p in record.placements) else b""
-    return {p.package: tuple(_differences(modulesd, index, p)) for p in record.placements}
+    return {
+        p.package: tuple(replace(r, hint=hint) for r in _differences(modulesd, index, p)) for p in record.placements
+    }
 
 
 def _read_index(modulesd: Path) -> bytes:

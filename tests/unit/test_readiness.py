@@ -171,7 +171,7 @@ def test_the_delayed_job_says_what_went_wrong() -> None:
 
 
 def test_every_reason_of_ours_says_what_to_do() -> None:
-    for sight in (NEVER, seen(BUILT, sources=(PKG, ELSE)), seen(UNVERIFIED), seen(BUILT, changed=GONE)):
+    for sight in (NEVER, seen(BUILT, sources=(PKG, ELSE)), seen(UNVERIFIED)):
         assert decide_readiness(sight, PLAIN, ()).reasons[0].hint == f"autokmodctl reconcile {KREL}"
 
 

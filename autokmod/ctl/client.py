@@ -1,0 +1,97 @@
+"""autokmodctl's side of the bus: the one place in it that imports gi. Every call has a time limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gi.repository import Gio, GLib
+
+from autokmod import errors
+from autokmod.errors import AutokmodError, DaemonUnavailable
+
+NAME = "io.github.autokmod.AutoKmod1"
+PATH = "/io/github/autokmod/AutoKmod1"
+INTERFACE = f"{NAME}.Manager"
+ERROR_PREFIX = f"{NAME}.Error."
+TIMEOUT_MS = 25_000
+PERSON_MS = 300_000  # polkit may be asking somebody for a password
+ASK = Gio.DBusCallFlags.NO_AUTO_START  # who only looks does not start a daemon
+CHANGE = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
+
+# The peer is not there, does not answer, or there is no bus at all.
+_ABSENT = (
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.Spawn.ChildExited",
+)
+_REFUSED = (
+    "org.freedesktop.DBus.Error.AccessDenied",
+    "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
+    f"{ERROR_PREFIX}NotAuthorized",
+)
+
+
+class RemoteError(AutokmodError):
+    """What the daemon said, with the exit code of the error that it named."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(name, message)
+        self.name, self.message = name, message
+        self.exit_code = _exit_code(name.removeprefix(ERROR_PREFIX))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Refused(AutokmodError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"not permitted: {self.message}" if self.message else "not permitted: try it as root"
+
+
+def _exit_code(name: str) -> int:
+    known = (v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, AutokmodError))
+    return next((cls.exit_code for cls in known if cls.dbus_name == name), 1)
+
+
+def reconcile(krels: list[str], *, force: bool) -> list[int]:
+    """The jobs' numbers. Raises DaemonUnavailable, Refused, RemoteError, as all calls here."""
+    (ids,) = _call("Reconcile", GLib.Variant("(asb)", (krels, force)), "(au)", CHANGE, PERSON_MS)
+    return list(ids)
+
+
+def list_jobs() -> list[dict[str, Any]]:
+    (jobs,) = _call("ListJobs", None, "(aa{sv})", ASK, TIMEOUT_MS)
+    return list(jobs)
+
+
+def get_job(number: int) -> dict[str, Any]:
+    (job,) = _call("GetJob", GLib.Variant("(u)", (number,)), "(a{sv})", ASK, TIMEOUT_MS)
+    return dict(job)
+
+
+def cancel_job(number: int) -> None:
+    _call("CancelJob", GLib.Variant("(u)", (number,)), None, CHANGE, PERSON_MS)
+
+
+def _call(method: str, arguments: Any, reply: str | None, flags: Any, timeout_ms: int) -> Any:
+    shape = GLib.VariantType(reply) if reply else None
+    try:
+        bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)
+        answer = bus.call_sync(NAME, PATH, INTERFACE, method, arguments, shape, flags, timeout_ms, None)
+    except GLib.Error as exc:
+        raise _translate(exc) from exc
+    return answer.unpack()
+
+
+def _translate(exc: Any) -> AutokmodError:
+    name = Gio.DBusError.get_remote_error(exc)
+    Gio.DBusError.strip_remote_error(exc)
+    if name is None or name in _ABSENT:
+        return DaemonUnavailable()
+    return Refused(exc.message) if name in _REFUSED else RemoteError(name, exc.message)

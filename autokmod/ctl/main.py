@@ -1,0 +1,106 @@
+"""autokmodctl: what an administrator types. Verbs, options, colours and exit codes follow systemctl."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from autokmod import __version__
+from autokmod.ctl import explain, jobs, packages, status
+from autokmod.errors import AutokmodError
+
+EPILOG = """\
+Exit status: 0 success; 1 failure; 2 wrong usage; 3 something is not ready (status, ready); 4 no such kernel, package or
+job; 69 autokmodd does not answer; 78 the configuration is wrong; 130 Ctrl-C.
+"""
+LAZY = ("check", "verify")  # verbs whose modules bring the readers of modules with them
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _harden_streams()
+    try:
+        args = make_parser(arguments).parse_args(_with_json_default(arguments))
+        code: int = args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except AutokmodError as exc:
+        print(f"autokmodctl: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except OSError as exc:
+        print(f"autokmodctl: {exc.filename or 'error'}: {exc.strerror}", file=sys.stderr)
+        return 1
+    return code
+
+
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autokmodctl",
+        description="Show and steer what autokmod does with out-of-tree kernel modules. Without a verb: status.",
+        epilog=EPILOG,
+        parents=[_common_options()],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"autokmod {__version__}")
+    parser.set_defaults(json="off", legend=True, pager=True, quiet=False, root="/", what=None, run=status.run_status)
+    sub = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=_verb_class())
+    for verbs in (status, explain, packages, jobs):
+        verbs.add_parser(sub)
+    _add_lazy(sub, arguments)
+    return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    """Accepted before and after the verb: a verb's default must not undo what stood before it."""
+    options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = options.add_argument_group("common options")
+    group.add_argument(
+        "--json",
+        choices=("short", "pretty", "off", "auto"),
+        metavar="short|pretty|off",
+        help="print JSON (--json alone: pretty on a terminal, else short)",
+    )
+    group.add_argument("--no-legend", dest="legend", action="store_false", help="print no headings")
+    group.add_argument("--no-pager", dest="pager", action="store_false", help="do not start a pager")
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors: the exit status tells")
+    group.add_argument("--root", metavar="DIR", help="look at the system below DIR")
+    return options
+
+
+def _verb_class() -> type[argparse.ArgumentParser]:
+    common = _common_options()  # not the main parser's: setting its defaults changes the options themselves
+
+    class Verb(argparse.ArgumentParser):
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(parents=[common], conflict_handler="resolve", **kwargs)  # type: ignore[arg-type]
+
+    return Verb
+
+
+def _add_lazy(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
+    """Their modules cost start-up: loaded where the verb may be meant, or where help is to list it."""
+    if any(a in LAZY or a in ("-h", "--help") for a in arguments) or not _has_known_verb(sub, arguments):
+        from autokmod.ctl import check, verify
+
+        check.add_parser(sub)
+        verify.add_parser(sub)
+
+
+def _has_known_verb(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> bool:
+    return not arguments or any(a in sub.choices for a in arguments)
+
+
+def _with_json_default(arguments: Sequence[str]) -> list[str]:
+    """`--json` alone must not swallow the word after it."""
+    return ["--json=auto" if a == "--json" else a for a in arguments]
+
+
+def _harden_streams() -> None:
+    """Names from the disk need not be valid text."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

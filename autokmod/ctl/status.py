@@ -1,0 +1,188 @@
+"""status, ready, list-kernels: what may be booted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from autokmod.ctl.render import Cell, clean, machine_lines, placement_cell, readiness_cell, reason_lines, remarks, table
+from autokmod.ctl.terminal import Output
+from autokmod.ctl.view import (
+    NOT_READY,
+    OK,
+    View,
+    output_of,
+    paths_of,
+    take_view,
+    tell_config_error,
+    tell_idle_queue,
+)
+from autokmod.decide.readiness import is_bootable
+from autokmod.errors import UnknownKernel, UnknownPackage
+from autokmod.jsonvalue import to_json
+from autokmod.model import KernelStatus, Placement, Readiness
+from autokmod.observe.kernels import is_krel
+from autokmod.observe.machine import find_sources
+from autokmod.paths import Paths
+
+NO_KERNELS = "No kernels below /lib/modules: nothing to do."
+NO_PACKAGES = "No packages below /usr/src: nothing to do."
+
+
+def add_parser(sub: Any) -> None:
+    status = sub.add_parser(
+        "status",
+        help="show every kernel and what stands in it",
+        description="Show every kernel and its packages, or one of them. "
+        "Exit status: 0 if all is ready, 3 if something is not, 4 if there is no such kernel or package.",
+    )
+    status.add_argument("what", nargs="?", metavar="KREL|PACKAGE", help="only this kernel, or this package on each")
+    status.set_defaults(run=run_status)
+    ready = sub.add_parser(
+        "ready",
+        help="may I reboot?",
+        description="Say whether a kernel, or every kernel, may be booted. "
+        "Exit status: 0 if so, 3 if not, 4 if there is no such kernel.",
+    )
+    ready.add_argument("krel", nargs="?", metavar="KREL", help="the kernel (default: every kernel)")
+    ready.set_defaults(run=run_ready)
+    kernels = sub.add_parser("list-kernels", help="list the kernels of this machine", description="List the kernels.")
+    kernels.set_defaults(run=run_list_kernels)
+
+
+# ---- status --------------------------------------------------------------------------------------
+
+
+def run_status(args: argparse.Namespace) -> int:
+    paths, output = paths_of(args), output_of(args)
+    view = take_view(paths)
+    if args.what is None:
+        code = _tell_machine(paths, view, view.statuses, output, full=False)
+    elif any(s.krel == args.what for s in view.statuses):
+        code = _tell_machine(paths, view, [view.kernel(args.what)], output, full=True)
+    else:
+        code = _tell_package(paths, view, args.what, output)
+    tell_idle_queue(view, output)
+    return tell_config_error(view, output) or code
+
+
+def _tell_machine(paths: Paths, view: View, statuses: Sequence[KernelStatus], output: Output, *, full: bool) -> int:
+    if output.json != "off":
+        output.data(_machine_json(view, statuses))
+    else:
+        output.lines(list(machine_lines(statuses, output.style, full=full)))
+        _tell_empty(paths, view, output)
+    return OK if all_ready(statuses) else NOT_READY
+
+
+def _machine_json(view: View, statuses: Sequence[KernelStatus]) -> dict[str, Any]:
+    return {
+        "kernels": [to_json(s) for s in statuses],
+        "jobs": [to_json(j) for j in view.jobs],
+        "daemon_running": view.daemon_running,
+    }
+
+
+def _tell_empty(paths: Paths, view: View, output: Output) -> None:
+    if not view.statuses:
+        output.note(NO_KERNELS)
+    elif not find_sources(paths) and not any(s.placements for s in view.statuses):
+        output.note(NO_PACKAGES)
+
+
+def all_ready(statuses: Sequence[KernelStatus]) -> bool:
+    return all(s.readiness is Readiness.READY for s in statuses if is_bootable(s))
+
+
+# ---- status PACKAGE ------------------------------------------------------------------------------
+
+
+def is_named(placement: Placement, wish: str) -> bool:
+    """NAME, NAME/VERSION, or the source directory's name."""
+    name, version = placement.package, placement.version
+    return wish in (name, f"{name}/{version}", f"{name}-{version}")
+
+
+def _tell_package(paths: Paths, view: View, wish: str, output: Output) -> int:
+    chosen = [replace(s, placements=tuple(p for p in s.placements if is_named(p, wish))) for s in view.statuses]
+    is_source = any(wish in (s.name, s.id, s.directory) for s in find_sources(paths))
+    if not is_source and not any(s.placements for s in chosen):
+        raise unknown(wish)
+    if output.json != "off":
+        output.data(_machine_json(view, chosen))
+    else:
+        output.lines(_package_lines(wish, chosen, output))
+    fine = (s.readiness is Readiness.READY or any(map(_is_fine, s.placements)) for s in chosen if is_bootable(s))
+    return OK if all(fine) else NOT_READY
+
+
+def unknown(wish: str) -> Exception:
+    """What begins like a kernel release was probably meant as one."""
+    return UnknownKernel(wish) if is_krel(wish) and wish[0].isdigit() else UnknownPackage(wish)
+
+
+def _is_fine(placement: Placement) -> bool:
+    return placement.verified and not placement.failed
+
+
+def _package_lines(wish: str, statuses: Sequence[KernelStatus], output: Output) -> list[str]:
+    bootable = [s for s in statuses if is_bootable(s)]
+    header = ("KERNEL", "VERSION", "STATE", "WHY") if output.legend else ()
+    return table([_package_row(s) for s in bootable], output.style, header=header)
+
+
+def _package_row(status: KernelStatus) -> tuple[Cell | str, ...]:
+    if not status.placements:
+        return (status.krel, "-", "not examined", f"see 'autokmodctl status {status.krel}'")
+    placement = status.placements[0]
+    why = placement.reasons[0].text if placement.reasons else ""
+    return (status.krel, placement.version, placement_cell(placement), why)
+
+
+# ---- ready ---------------------------------------------------------------------------------------
+
+
+def run_ready(args: argparse.Namespace) -> int:
+    output = output_of(args)
+    view = take_view(paths_of(args))
+    asked = [view.kernel(args.krel)] if args.krel else [s for s in view.statuses if is_bootable(s)]
+    good = all(s.readiness is Readiness.READY and is_bootable(s) for s in asked)
+    if output.json != "off":
+        output.data({"ready": good, "kernels": [to_json(s) for s in asked]})
+    else:
+        output.lines([line for status in asked for line in _ready_lines(status, output)])
+        if not asked:
+            output.note(NO_KERNELS)
+    tell_idle_queue(view, output)
+    return tell_config_error(view, output) or (OK if good else NOT_READY)
+
+
+def _ready_lines(status: KernelStatus, output: Output) -> list[str]:
+    head = f"{clean(status.krel)}: {status.readiness}"
+    return [head, *(line for reason in status.reasons for line in reason_lines(reason, output.style, indent="    "))]
+
+
+# ---- list-kernels --------------------------------------------------------------------------------
+
+
+def run_list_kernels(args: argparse.Namespace) -> int:
+    output = output_of(args)
+    view = take_view(paths_of(args))
+    if output.json != "off":
+        output.data({"kernels": [_kernel_json(s) for s in view.statuses]})
+        return tell_config_error(view, output)
+    header = ("KERNEL", "READINESS", "PACKAGES", "REMARKS") if output.legend and view.statuses else ()
+    output.lines(table([_kernel_row(s) for s in view.statuses], output.style, header=header))
+    if not view.statuses:
+        output.note(NO_KERNELS)
+    return tell_config_error(view, output)
+
+
+def _kernel_json(status: KernelStatus) -> dict[str, Any]:
+    return {k: v for k, v in to_json(status).items() if k not in ("placements", "reasons")}
+
+
+def _kernel_row(status: KernelStatus) -> tuple[Cell | str, ...]:
+    return (status.krel, readiness_cell(status), str(len(status.placements)), remarks(status))
