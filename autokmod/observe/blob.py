@@ -15,8 +15,8 @@ from autokmod.errors import FormatError
 LIMIT = 256 << 20
 XZ_MEMORY = 128 << 20  # the dictionary that an .xz header may ask for
 ZSTD_WINDOW = 128 << 20  # as `zstd -d` accepts without --long
-# 4 bytes of input can make 128 KiB of output: what one step may add beyond the limit stays below 32 MiB.
-ZSTD_STEP = 1024
+# 4 bytes of input can make 128 KiB of output: what one step may add beyond the limit stays below 8 MiB.
+ZSTD_STEP = 256
 CHUNK = 4 << 20  # os.read() allocates what it is asked for
 
 
