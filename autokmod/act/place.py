@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 from autokmod.errors import PlacementFailed
@@ -84,11 +84,11 @@ def placed_packages(paths: Paths, krel: str) -> frozenset[str]:
     return frozenset(entry.name for base in bases for entry in _entries(base))
 
 
-def remove_all(paths: Paths, krel: str) -> bool:
-    """Everything of ours in this kernel: it is about to go."""
-    packages = placed_packages(paths, krel)
-    removed = [remove_others(paths, krel, package, ()) for package in packages]
-    return any(removed)
+def remove_all(paths: Paths, krel: str, *, but: Container[str] = ()) -> None:
+    """Everything of ours in this kernel, but for the packages `but`: it is about to go."""
+    for package in placed_packages(paths, krel):
+        if package not in but:
+            remove_others(paths, krel, package, ())
 
 
 def is_intact(paths: Paths, krel: str, placement: Placement) -> bool:

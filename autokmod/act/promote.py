@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autokmod.act.place import place_links, placed_file, remove_others
-from autokmod.decide.versions import sort_key
 from autokmod.errors import PlacementFailed
 from autokmod.files import write_file
 from autokmod.model import DecisionKind, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.paths import Paths
+from autokmod.versions import sort_key
 
 
 def linked_packages(records: Iterable[KernelRecord], owner: str) -> dict[str, list[str]]:
@@ -30,20 +30,34 @@ def linked_packages(records: Iterable[KernelRecord], owner: str) -> dict[str, li
     return {package: sorted(krels, key=sort_key, reverse=True) for package, krels in found.items()}
 
 
-def promote(paths: Paths, records: Mapping[str, KernelRecord], owner: str) -> dict[str, KernelRecord]:
-    """Returns the records that changed, not yet verified nor written.
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    changed: Mapping[str, KernelRecord]  # krel → its record as it is now, not yet verified nor written
+    failed: Mapping[str, str]  # package → why its files could not be taken over
 
-    Raises PlacementFailed where the owner's file is gone already or is not what was linked to; OSError.
-    """
+
+def promote(paths: Paths, records: Mapping[str, KernelRecord], owner: str) -> Promotion:
+    """One package's bad luck (its file is gone already, the disk is full) does not stop the others."""
     changed: dict[str, KernelRecord] = {}
+    failed: dict[str, str] = {}
     for package, krels in linked_packages(records.values(), owner).items():
-        heir, *others = krels
         current = {krel: changed.get(krel, records[krel]) for krel in krels}
-        inherited = _inherit(paths, _placement(current[heir], package), heir, owner)
-        changed[heir] = _with_placement(current[heir], inherited)
-        for krel in others:
-            moved = _point_to(paths, _placement(current[krel], package), krel, heir, inherited.files)
-            changed[krel] = _with_placement(current[krel], moved)
+        try:
+            changed.update(_promote_package(paths, current, package, krels, owner))
+        except (PlacementFailed, OSError) as exc:
+            failed[package] = str(exc)
+    return Promotion(changed, failed)
+
+
+def _promote_package(
+    paths: Paths, records: Mapping[str, KernelRecord], package: str, krels: Sequence[str], owner: str
+) -> dict[str, KernelRecord]:
+    heir, *others = krels
+    inherited = _inherit(paths, _placement(records[heir], package), heir, owner)
+    changed = {heir: _with_placement(records[heir], inherited)}
+    for krel in others:
+        moved = _point_to(paths, _placement(records[krel], package), krel, heir, inherited.files)
+        changed[krel] = _with_placement(records[krel], moved)
     return changed
 
 
@@ -59,12 +73,15 @@ def _inherit(paths: Paths, placement: Placement, heir: str, owner: str) -> Place
 
 
 def _take_over(paths: Paths, heir: str, file: PlacedFile, directory: Path) -> PlacedFile:
+    """The owner's file; or the heir's own, where an earlier try came that far before it was killed."""
     path = directory / os.path.basename(file.path)
-    with contextlib.suppress(FileNotFoundError):
-        data = (paths.modulesd(heir) / file.path).read_bytes()
-        if hashlib.sha256(data).hexdigest() == file.sha256:
-            write_file(path, data)
-            return placed_file(paths, heir, file.module, path)
+    owners = (paths.modulesd(heir) / file.path).parent / (file.target or file.path)
+    for source in (owners, path):
+        with contextlib.suppress(FileNotFoundError):
+            data = source.read_bytes()
+            if hashlib.sha256(data).hexdigest() == file.sha256:
+                write_file(path, data)
+                return placed_file(paths, heir, file.module, path)
     raise PlacementFailed(heir, f"{file.path} cannot be taken over: what it links to is gone or was changed")
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autokmod.decide.facts import Facts
-from autokmod.decide.versions import sort_key
 from autokmod.model import Build, DecisionKind, ModuleFacts, Package, Recipe
+from autokmod.versions import sort_key
 
 
 @dataclass(frozen=True, slots=True)

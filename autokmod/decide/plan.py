@@ -14,7 +14,6 @@ from fnmatch import fnmatchcase
 from autokmod.decide.candidates import Candidate, find_candidates
 from autokmod.decide.compat import check_set
 from autokmod.decide.facts import Facts
-from autokmod.decide.versions import is_older
 from autokmod.model import (
     Build,
     CompatResult,
@@ -27,6 +26,7 @@ from autokmod.model import (
     Recipe,
     Verdict,
 )
+from autokmod.versions import is_older
 
 MAX_SYMBOL_REASONS = 50  # kept with a decision; the sentence counts them all
 

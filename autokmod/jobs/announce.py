@@ -29,6 +29,15 @@ def announce_promotion(record: KernelRecord, owner: str) -> None:
         )
 
 
+def announce_lost(package: str, owner: str, why: str) -> None:
+    log.error(
+        f"{package}: other kernels link to {owner}, which is being removed, and its files cannot be taken over: {why}",
+        kind=Event.PLACEMENT_FAILED,
+        krel=owner,
+        package=package,
+    )
+
+
 def _say(krel: str, placement: Placement) -> None:
     why = placement.reasons[0] if placement.reasons else Reason("unknown", "no reason is known")
     fields = {

@@ -20,7 +20,7 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.plan import can_be_planned, decide_kernel
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
-from autokmod.jobs.announce import announce, announce_promotion
+from autokmod.jobs.announce import announce, announce_lost, announce_promotion
 from autokmod.jobs.apply import apply_decisions, check_initrd, verify
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
@@ -165,19 +165,27 @@ class Engine:
     # ---- a kernel goes --------------------------------------------------------------------------
 
     def remove(self, krel: str) -> None:
-        """Before the kernel's files go: promote what others link to, take our files out, remember that it goes."""
+        """Before the kernel's files go: promote what others link to, take our files out, remember that it goes.
+
+        What could not be promoted stays where it is, so that no link dangles as long as that is in our hands.
+        """
         with locked(self.paths.lock):
-            records = self.looker.records()
-            for record in promote(self.paths, records, krel).values():
-                run_depmod(self.paths, record.krel)
-                verified = tuple(verify(self.paths, record.krel, p) for p in record.placements)
-                write_record(self.paths, replace(record, placements=verified, updated_at=self.clock()))
+            done = promote(self.paths, self.looker.records(), krel)
+            for record in done.changed.values():
+                self._reindex(record)
                 announce_promotion(record, krel)
+            for package, why in done.failed.items():
+                announce_lost(package, krel, why)
             if self.paths.modulesd(krel).is_dir():
-                remove_all(self.paths, krel)
+                remove_all(self.paths, krel, but=done.failed)
                 write_record(self.paths, KernelRecord(krel, self.clock(), (), going=True))
             else:
                 remove_record(self.paths, krel)
+
+    def _reindex(self, record: KernelRecord) -> None:
+        run_depmod(self.paths, record.krel)
+        verified = tuple(verify(self.paths, record.krel, p) for p in record.placements)
+        write_record(self.paths, replace(record, placements=verified, updated_at=self.clock()))
 
 
 def _explained(decision: Decision, why: Mapping[str, tuple[Reason, ...]]) -> Decision:
