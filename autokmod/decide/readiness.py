@@ -12,7 +12,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from autokmod.config import Config
-from autokmod.decide.versions import is_older
 from autokmod.model import (
     DecisionKind,
     Job,
@@ -25,6 +24,7 @@ from autokmod.model import (
     Verb,
 )
 from autokmod.observe.sight import Sight, Source
+from autokmod.versions import is_older
 
 WORST_FIRST = (Readiness.NOT_READY, Readiness.WAITING, Readiness.DEGRADED, Readiness.PENDING, Readiness.READY)
 IN_PLACE = (DecisionKind.KEEP, DecisionKind.LINK, DecisionKind.BUILD)
