@@ -16,11 +16,10 @@ from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.kernels import find_kernels
 from autokmod.observe.records import read_record
 from autokmod.observe.sight import Sight, Source
-from autokmod.observe.sources import CONF_LIMIT, split_name
+from autokmod.observe.sources import CONF, CONF_LIMIT, list_sources, split_name
 from autokmod.paths import Paths
 
 LOCKS = Path("/proc/locks")  # proc(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
-RECIPES = ("dkms.conf", "autokmod.toml")
 
 
 def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
@@ -31,15 +30,7 @@ def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
 
 def find_sources(paths: Paths) -> tuple[Source, ...]:
     """Directories below /usr/src that hold a package, by name and version."""
-    try:
-        names = sorted(os.listdir(paths.usr_src))
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    return tuple(_source(paths, name) for name in names if "-" in name.strip("-") and _has_recipe(paths, name))
-
-
-def _has_recipe(paths: Paths, name: str) -> bool:
-    return any(os.path.lexists(paths.usr_src / name / recipe) for recipe in RECIPES)
+    return tuple(_source(paths, directory) for directory in list_sources(paths))
 
 
 def _source(paths: Paths, directory: str) -> Source:
@@ -49,7 +40,7 @@ def _source(paths: Paths, directory: str) -> Source:
 def _conf_text(paths: Paths, directory: str) -> str:
     """What may name the package; without it the directory's name decides alone."""
     try:
-        with open(paths.resolve(paths.usr_src / directory / "dkms.conf"), "rb") as f:
+        with open(paths.resolve(paths.usr_src / directory / CONF), "rb") as f:
             return f.read(CONF_LIMIT).decode("utf-8", "replace")
     except (OSError, FormatError):
         return ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from autokmod.act.records import write_record
+from autokmod.ctl.terminal import pager_cmd, pager_env
 from autokmod.jobs.spool import Spool
 from autokmod.jsonvalue import from_json
 from autokmod.model import BuildError, DecisionKind, KernelRecord, KernelStatus, Reason, Verb
@@ -327,7 +330,7 @@ def test_lists_are_for_the_shell(paths: Paths) -> None:
 
 def test_completion(paths: Paths) -> None:
     """bash itself completes, with the real lists behind it."""
-    script = CHECKOUT / "autokmod" / "data" / "completions" / "autokmodctl.bash"
+    script = CHECKOUT / "autokmod" / "data" / "completions" / "autokmodctl"
     source = f"""
         autokmodctl() {{ {" ".join(CTL)} "$@"; }}
         . {script}
@@ -372,6 +375,80 @@ def test_verify_sees_strangers_and_lost_indexes(paths: Paths) -> None:
     kernels = data(ctl(paths, "verify", "--json"))["kernels"]
     assert [[p["kind"] for p in k["problems"]] for k in kernels] == [["not-recorded"], ["no-index"]]
     assert ctl(paths, "verify", "6.9.9").returncode == 4
+
+
+# ---- on a terminal -------------------------------------------------------------------------------
+
+
+def on_terminal(paths: Paths, *args: str, lines: int = 50, env: Mapping[str, str] | None = None) -> str:
+    """What a terminal of that height receives."""
+    master, slave = pty.openpty()
+    try:
+        termios.tcsetwinsize(slave, (lines, 100))
+        command = [*CTL, "--root", str(paths.root), *args]
+        terminal = {**ENV, "TERM": "xterm", **(env or {})}
+        with subprocess.Popen(command, env=terminal, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL):
+            os.close(slave)
+            return b"".join(iter(lambda: _read(master), b"")).decode()
+    finally:
+        os.close(master)
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 4096)
+    except OSError:  # EIO: nobody writes any more
+        return b""
+
+
+def test_colour_on_a_terminal(paths: Paths) -> None:
+    assert "\033[32m●\033[0m" in on_terminal(paths, "status")
+    for off in ({"NO_COLOR": "1"}, {"SYSTEMD_COLORS": "0"}, {"TERM": "dumb"}):
+        assert "\033" not in on_terminal(paths, "status", env=off)
+    assert "\033" in on_terminal(paths, "status", env={"NO_COLOR": ""})
+
+
+def test_json_is_pretty_on_a_terminal(paths: Paths) -> None:
+    assert on_terminal(paths, "list-kernels", "--json").startswith('{\r\n  "version": 1,')
+
+
+@pytest.mark.parametrize(
+    ("args", "lines", "env", "paged"),
+    [
+        ((), 3, {}, True),
+        ((), 50, {}, False),
+        (("--no-pager",), 3, {}, False),
+        ((), 3, {"SYSTEMD_PAGER": "cat"}, False),
+        ((), 3, {"SYSTEMD_PAGER": ""}, False),
+        ((), 3, {"SYSTEMD_PAGER": "/no/such/pager"}, False),
+    ],
+)
+def test_pager(paths: Paths, args: tuple[str, ...], lines: int, env: dict[str, str], paged: bool) -> None:
+    plain = {"NO_COLOR": "1", "PAGER": "sed s/^/paged:/", **env}
+    shown = on_terminal(paths, "status", *args, lines=lines, env=plain)
+    assert shown.startswith(f"paged:● {A}" if paged else f"● {A}")
+
+
+@pytest.mark.parametrize(
+    ("env", "command"),
+    [
+        ({}, ("less",)),
+        ({"PAGER": "more -d"}, ("more", "-d")),
+        ({"PAGER": "more", "SYSTEMD_PAGER": "most"}, ("most",)),
+        ({"PAGER": "more", "SYSTEMD_PAGER": ""}, ()),
+        ({"PAGER": "cat"}, ()),
+    ],
+)
+def test_choice_of_pager(env: dict[str, str], command: tuple[str, ...]) -> None:
+    assert pager_cmd(env) == command
+
+
+def test_no_pager_of_the_callers_choice_under_sudo() -> None:
+    env = {"PAGER": "/home/me/shell", "SYSTEMD_PAGER": "sh", "SUDO_UID": "1000"}
+    if os.geteuid() == 0:
+        assert pager_cmd(env) == ("less",)
+        assert pager_env(env)["LESSSECURE"] == "1"
+    assert "LESSSECURE" not in pager_env({})
 
 
 # ---- the queue -----------------------------------------------------------------------------------

@@ -164,14 +164,11 @@ def test_sources(tmp_path: Path) -> None:
     add_source(paths, "xtrx", "0.0.1-3.2")
     add_source(paths, "v4l2loopback", "0.12.7")
     (paths.usr_src / "linux-headers-6.1").mkdir()
-    (paths.usr_src / "toml-2").mkdir()
-    (paths.usr_src / "toml-2" / "autokmod.toml").touch()
     (paths.usr_src / "broken-1").mkdir()
     (paths.usr_src / "broken-1" / "dkms.conf").symlink_to("/nowhere")
     (paths.usr_src / "file-1").touch()
     assert find_sources(paths) == (
         Source("broken", "1"),
-        Source("toml", "2"),
         Source("v4l2loopback", "0.12.7"),
         Source("xtrx", "0.0.1-3.2"),
     )
