@@ -18,7 +18,6 @@ from autokmod.daemon.watchlist import Hint, Interest, find_directories
 from autokmod.events import Event
 from autokmod.paths import Paths
 
-# CLOSE_WRITE, not CREATE, tells that a file is whole; directories and links are whole when they appear.
 MASK = (
     flags.CLOSE_WRITE
     | flags.MOVED_TO
@@ -34,6 +33,11 @@ MAX_WALKS = 10  # against something that makes directories faster than they are 
 ALL = frozenset(Hint)
 
 log = journal.get()
+
+
+def _is_begun(path: Path, mask: int) -> bool:
+    """A file that was only just created: its writer will close it, which tells that it is whole."""
+    return bool(mask & flags.CREATE) and not mask & flags.ISDIR and not path.is_symlink()
 
 
 class Watcher:
@@ -66,12 +70,13 @@ class Watcher:
                 return ALL
             if wd not in self._watches:
                 continue  # of a watch that was given up
-            interests = self._watches[wd][1]
+            directory, interests = self._watches[wd]
             if mask & LOST:
                 hints |= {i.hint for i in interests}
                 if mask & flags.IGNORED:
                     del self._watches[wd]
-            hints |= {i.hint for i in interests if name and i.concerns(name)}
+            if name and not _is_begun(directory / name, mask):
+                hints |= {i.hint for i in interests if i.concerns(name)}
         return frozenset(hints)
 
     def _walk(self) -> frozenset[Hint]:

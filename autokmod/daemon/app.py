@@ -1,0 +1,271 @@
+"""The daemon: hints come in, jobs go through, everybody is told. All of it on the loop's thread.
+
+What takes time is left to others: jobs to the worker, looks at the disk to one background thread, slow calls to the
+bus's pool. They answer by posting to the loop.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from autokmod import journal
+from autokmod.config import Config, LogLevel
+from autokmod.daemon.bus import Bus, BusUnavailable
+from autokmod.daemon.core import Core
+from autokmod.daemon.loop import Loop
+from autokmod.daemon.notify import notify, watchdog_s
+from autokmod.daemon.service import XML, Manager
+from autokmod.daemon.settle import wait_s
+from autokmod.daemon.watcher import Watcher
+from autokmod.daemon.watchlist import Hint
+from autokmod.errors import ConfigError
+from autokmod.events import Event
+from autokmod.jobs.queue import Change, ChangeKind
+from autokmod.model import Job, JobState, KernelStatus, Readiness
+from autokmod.paths import Paths
+
+REMOVED = "removed"  # the readiness of a kernel that is gone
+SAYINGS = {
+    Readiness.READY: ("info", Event.KERNEL_READY, "is ready: it may be booted"),
+    Readiness.WAITING: ("warning", Event.KERNEL_WAITING, "waits"),
+    Readiness.DEGRADED: ("warning", Event.KERNEL_DEGRADED, "lacks something that is not required"),
+    Readiness.NOT_READY: ("error", Event.KERNEL_NOT_READY, "is not ready to be booted"),
+}
+
+log = journal.get()
+
+
+class App:
+    def __init__(
+        self, paths: Paths, config: Config, *, log_level: LogLevel | None = None, use_bus: bool = True
+    ) -> None:
+        self.loop = Loop()
+        self.core = Core(
+            paths,
+            config,
+            changed=lambda change: self.loop.post(self._job_changed, change),
+            progress=lambda job, text: self.loop.post(self._progress, job, text),
+            ended=lambda: self.loop.post(self._worker_ended),
+        )
+        self.manager = Manager(self.core)
+        self._paths, self._log_level, self._use_bus = paths, log_level, use_bus
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._bus: Bus | None = None
+        self._watcher: Watcher | None = None
+        self._jobs: dict[int, Job] = {}
+        self._kernels: Mapping[str, KernelStatus] = {}
+        self._said: dict[str, Readiness] = {}
+        self._judge_due = False
+        self._hinted_at = self._last_hint = 0.0
+        self._timer: int | None = None
+        self._stopping = False
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, self._stop)
+        self.loop.on_signal(signal.SIGHUP, self._reload)
+        try:
+            self._watch()
+            self._serve()
+            self._look("boot", time.time())
+            self.core.worker.start()
+            self._start_watchdog()
+            self._tell_state()
+            notify("READY=1")
+            return self.loop.run()
+        finally:
+            self._close()
+
+    def _watch(self) -> None:
+        try:
+            self._watcher = Watcher(self._paths)
+        except OSError as exc:
+            log.warning(
+                f"nothing can be watched for changes: {exc.strerror}; new kernels are still noticed through the "
+                "package manager's hooks",
+                kind=Event.WATCH_LIMIT,
+            )
+            return
+        self.loop.on_readable(self._watcher.fileno(), self._watched)
+
+    def _serve(self) -> None:
+        """Raises NameTaken: two daemons would do each job twice."""
+        if not self._use_bus:
+            return
+        try:
+            self._bus = Bus()
+            self._bus.on_lost(self._bus_lost)
+            self._bus.publish(self.manager, XML)
+        except BusUnavailable as exc:
+            log.warning(f"{exc}; going on without it", kind=Event.NO_BUS)
+
+    def _bus_lost(self) -> None:
+        """It comes back with other services; a restart finds it, and the jobs are in the spool."""
+        if not self._stopping:
+            log.error("the system bus went away; leaving, to be started again", kind=Event.NO_BUS)
+            self.loop.exit_code = 1
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        notify("STOPPING=1\nSTATUS=Stopping")
+        self.manager.update({"State": "stopping"})
+        self.core.worker.stop()
+
+    def _worker_ended(self) -> None:
+        if not self._stopping:
+            log.error("the worker ended unexpectedly; leaving, to be started again", kind=Event.INTERNAL_ERROR)
+        self.loop.quit(0 if self._stopping else 1)
+
+    def _close(self) -> None:
+        if self.core.worker.is_alive():
+            self.core.worker.stop()
+            self.core.worker.join()
+        self._background.shutdown(cancel_futures=True)
+        if self._bus:
+            self._bus.close()
+        if self._watcher:
+            self._watcher.close()
+
+    def _start_watchdog(self) -> None:
+        seconds = watchdog_s()
+        if seconds is not None:
+            self._feed_watchdog(seconds)
+
+    def _feed_watchdog(self, seconds: float) -> None:
+        notify("WATCHDOG=1")
+        self.loop.after(seconds, lambda: self._feed_watchdog(seconds))
+
+    # ---- configuration ---------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        self._do(self.core.reload, self._reloaded)
+
+    def _reloaded(self, result: Future[Config]) -> None:
+        error = result.exception()
+        if isinstance(error, ConfigError):
+            log.error(f"{error}; the last good configuration stays in use", kind=Event.CONFIG_WRONG)
+            self.manager.update({"ConfigurationError": str(error)})
+            return
+        config = result.result()
+        if self.manager.ConfigurationError:
+            log.notice("the configuration is right again")
+        self.manager.update({"ConfigurationError": ""})
+        journal.set_level(self._log_level or config.daemon.log_level)
+        self._look("config", time.time())
+
+    # ---- hints -----------------------------------------------------------------------------------
+
+    def _watched(self) -> None:
+        hints = self._watcher.read() if self._watcher else frozenset()
+        if Hint.SPOOL in hints:
+            self._do(self.core.take_up, self._checked)
+        if Hint.CONFIG in hints:
+            self._reload()
+        if hints & {Hint.KERNELS, Hint.SOURCES}:
+            self._hinted()
+
+    def _hinted(self) -> None:
+        """Look when there was no hint for a while: one look for all that a package manager does."""
+        self._last_hint = time.time()
+        if self._timer is None:
+            self._hinted_at = self._last_hint
+            self._look_in(self.core.config.daemon.settle_s)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self.loop.after(seconds, self._look_now)
+
+    def _look_now(self) -> None:
+        self._timer = None
+        wait = wait_s(self._last_hint, self._hinted_at, time.time(), self.core.config.daemon.settle_s)
+        if wait:
+            self._look_in(wait)
+        else:
+            self._look("watcher", self._hinted_at)
+
+    def _look(self, why: str, hinted_at: float) -> None:
+        self._hinted_at = hinted_at
+        self._do(lambda: self.core.look(why, hinted_at), self._looked)
+
+    def _looked(self, result: Future[float | None]) -> None:
+        wait = result.result()
+        if wait is not None:
+            self._look_in(wait)
+        self._judge()
+
+    # ---- telling ---------------------------------------------------------------------------------
+
+    def _job_changed(self, change: Change) -> None:
+        job = change.job
+        if change.kind is ChangeKind.REMOVED:
+            self._jobs.pop(job.id, None)
+            self.manager.JobRemoved(job.id, job.name, change.result.result if change.result else "")
+        else:
+            self._jobs[job.id] = job
+            if change.kind is ChangeKind.NEW:
+                self.manager.JobNew(job.id, job.name)
+            else:
+                self.manager.JobChanged(job.id, job.name, job.state.value)
+        self._tell_state()
+        if job.state is not JobState.RUNNING or change.kind is ChangeKind.REMOVED:
+            self._judge()
+
+    def _progress(self, job: Job, text: str) -> None:
+        self.manager.JobProgress(job.id, text)
+        notify(f"STATUS={text.partition(chr(10))[0]}")
+
+    def _tell_state(self) -> None:
+        running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
+        state = "stopping" if self._stopping else "running" if running else "idle"
+        self.manager.update({"State": state, "NJobs": len(self._jobs)})
+        if not self._stopping:
+            doing = f"working on {running[0].krel}" if running else "idle"
+            waiting = len(self._jobs) - len(running)
+            notify(f"STATUS={doing}, {waiting} queued" if waiting else f"STATUS={doing}")
+
+    def _judge(self) -> None:
+        """Find out how the kernels stand; once for all that happens until that begins."""
+        if not self._judge_due:
+            self._judge_due = True
+            self._do(self._look_at_kernels, self._judged)
+
+    def _look_at_kernels(self) -> dict[str, KernelStatus]:
+        self._judge_due = False
+        return {status.krel: status for status in self.core.kernels()}
+
+    def _judged(self, result: Future[dict[str, KernelStatus]]) -> None:
+        before, self._kernels = self._kernels, result.result()
+        for krel in sorted(before.keys() - self._kernels.keys()):
+            self._said.pop(krel, None)
+            self.manager.ReadinessChanged(krel, REMOVED)
+        for krel, status in self._kernels.items():
+            if krel not in before or before[krel].readiness is not status.readiness:
+                self.manager.ReadinessChanged(krel, status.readiness.value)
+            self._say(status)
+
+    def _say(self, status: KernelStatus) -> None:
+        """Pending is on the way to something else, and not worth a word."""
+        if status.readiness in SAYINGS and self._said.get(status.krel) is not status.readiness:
+            self._said[status.krel] = status.readiness
+            level, kind, sentence = SAYINGS[status.readiness]
+            why = f": {status.reasons[0].text}" if status.reasons else ""
+            getattr(log, level)(
+                f"{status.krel} {sentence}{why}", kind=kind, krel=status.krel, result=status.readiness.value
+            )
+
+    def _checked(self, result: Future[Any]) -> None:
+        result.result()
+
+    def _do(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """On the background thread; its outcome comes back to the loop, where `result()` raises what it raised."""
+        if not self._stopping:
+            self._background.submit(work).add_done_callback(lambda future: self.loop.post(then, future))

@@ -1,0 +1,129 @@
+"""What the daemon can do, without loop and bus: the queue, the worker, the engine, and looks at the disk.
+
+Everything here may take a while and may be called by any thread but the loop's, which never waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from autokmod.config import Config
+from autokmod.config_load import load_config
+from autokmod.daemon.settle import wait_s
+from autokmod.errors import UnknownKernel, UnknownPackage
+from autokmod.jobs.engine import Engine
+from autokmod.jobs.machine import read_machine
+from autokmod.jobs.queue import Change, Queue
+from autokmod.jobs.worker import Worker
+from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Verb
+from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
+from autokmod.observe.sources import find_packages, list_sources
+from autokmod.observe.tree import read_tree
+from autokmod.paths import Paths
+
+ADMIN = "admin"
+
+
+class Core:
+    def __init__(
+        self,
+        paths: Paths,
+        config: Config,
+        *,
+        changed: Callable[[Change], None],
+        progress: Callable[[Job, str], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.paths, self.config = paths, config
+        self.engine = Engine(paths, config, time.time)
+        self.queue = Queue(paths, config.retry, time.time, changed)
+        self.worker = Worker(self.queue, self.engine, progress=progress, ended=ended)
+
+    # ---- looking ---------------------------------------------------------------------------------
+
+    def kernels(self) -> tuple[KernelStatus, ...]:
+        return read_machine(self.paths, self.config, self.queue.jobs(), time.time())
+
+    def packages(self) -> tuple[Package, ...]:
+        return find_packages(self.paths, self.config)
+
+    def jobs(self) -> tuple[Job, ...]:
+        return self.queue.jobs()
+
+    def find_job(self, job_id: int) -> tuple[Job, JobResult | None]:
+        """Raises UnknownJob."""
+        return self.queue.find(job_id)
+
+    def explain(self, package: str, krel: str) -> Placement:
+        """`package` is NAME or NAME/VERSION. Raises UnknownKernel, UnknownPackage."""
+        for status in self.kernels():
+            if status.krel == krel:
+                return _find_placement(status.placements, package)
+        raise UnknownKernel(krel)
+
+    # ---- changing --------------------------------------------------------------------------------
+
+    def reconcile(self, krels: Sequence[str], *, force: bool) -> list[int]:
+        """The jobs' numbers, in the order of `krels`; none named: all. With an UnknownKernel nothing is queued."""
+        known = [read_kernel(self.paths, krel).krel for krel in krels] or self.engine.kernels_to_check()
+        ids = [self.queue.add(Verb.RECONCILE, krel, ADMIN, force=force).id for krel in known]
+        self.worker.wake()
+        return ids
+
+    def cancel(self, job_id: int) -> None:
+        """Raises UnknownJob."""
+        self.worker.cancel(job_id)
+
+    def reload(self) -> Config:
+        """Raises ConfigError, and everything stays as it was."""
+        config = load_config(self.paths)
+        if config != self.config:
+            self.config = config
+            self.engine = Engine(self.paths, config, time.time)
+            self.worker.use(self.engine, config.retry)
+        return config
+
+    def take_up(self) -> None:
+        """Something changed in the spool."""
+        self.queue.refresh()
+        self.worker.wake()
+
+    def look(self, why: str, hinted_at: float) -> float | None:
+        """Queue a look at every kernel that has come to rest. How long to wait for the others, if there are any."""
+        now = time.time()
+        sources = self._sources_changed_at()
+        settling = wait_s(sources, hinted_at, now, self.config.daemon.settle_s)
+        if settling:
+            return settling
+        waits = [self._look_at(krel, why, sources, hinted_at, now) for krel in self._krels()]
+        self.worker.wake()
+        return min(filter(None, waits), default=None)
+
+    def _look_at(self, krel: str, why: str, sources: float, hinted_at: float, now: float) -> float:
+        try:
+            changed_at = read_kernel(self.paths, krel).changed_at
+        except UnknownKernel:  # gone, which is for its job to find out
+            changed_at = 0.0
+        settling = wait_s(changed_at, hinted_at, now, self.config.daemon.settle_s)
+        if not settling:
+            self.queue.hint(krel, why, changed_at=max(changed_at, sources))
+        return settling
+
+    def _krels(self) -> Iterator[str]:
+        """Those that could be booted, and those of which something is recorded that are here no more."""
+        yield from self.engine.kernels_to_check()
+        present = {kernel.krel for kernel in find_kernels(self.paths)}
+        recorded = (f.stem for f in sorted(self.paths.kernels.glob("*.json")))
+        yield from (krel for krel in recorded if krel not in present and is_krel(krel))
+
+    def _sources_changed_at(self) -> float:
+        trees = (read_tree(self.paths.usr_src / name) for name in list_sources(self.paths))
+        return max((entry.stat.st_ctime for tree in trees for entry in tree.entries), default=0.0)
+
+
+def _find_placement(placements: Sequence[Placement], package: str) -> Placement:
+    for placement in placements:
+        if package in (placement.package, f"{placement.package}/{placement.version}"):
+            return placement
+    raise UnknownPackage(package)

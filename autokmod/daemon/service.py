@@ -1,0 +1,79 @@
+"""The object on the bus: a thin coat around the core, as io.github.autokmod.AutoKmod1.xml describes it.
+
+Its attributes and signals are touched on the loop's thread only; what looks at the disk or changes something is
+`threaded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from autokmod import __version__
+from autokmod.daemon.authorize import Action, authorize
+from autokmod.daemon.bus import INTERFACE, NAME, Caller, record, signal, threaded
+from autokmod.daemon.core import Core
+from autokmod.jsonvalue import to_json
+
+XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")
+ENDED = "ended"  # the state of a job that is not in the queue any more
+
+Record = dict[str, Any]
+
+
+class Manager:
+    JobNew = signal()
+    JobChanged = signal()
+    JobProgress = signal()
+    JobRemoved = signal()
+    ReadinessChanged = signal()
+    PropertiesChanged = signal()
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.Version = __version__
+        self.State = "starting"
+        self.NJobs = 0
+        self.ConfigurationError = ""
+
+    def update(self, values: Mapping[str, str | int]) -> None:
+        """Set properties and tell about those that are other than before."""
+        changed = {name: value for name, value in values.items() if getattr(self, name) != value}
+        for name, value in changed.items():
+            setattr(self, name, value)
+        if changed:
+            self.PropertiesChanged(INTERFACE, changed, [])
+
+    @threaded
+    def ListKernels(self) -> list[Record]:
+        return [record(to_json(status)) for status in self._core.kernels()]
+
+    @threaded
+    def ListPackages(self) -> list[Record]:
+        return [record(to_json(package)) for package in self._core.packages()]
+
+    @threaded
+    def ListJobs(self) -> list[Record]:
+        return [record(to_json(job)) for job in self._core.jobs()]
+
+    @threaded
+    def GetJob(self, job_id: int) -> Record:
+        job, result = self._core.find_job(job_id)
+        if result is None:
+            return record(to_json(job))
+        return record({**to_json(job), "state": ENDED, "result": result.result, "message": result.message})
+
+    @threaded
+    def Explain(self, package: str, krel: str) -> Record:
+        return record(to_json(self._core.explain(package, krel)))
+
+    @threaded
+    def Reconcile(self, krels: list[str], force: bool, *, caller: Caller) -> list[int]:  # noqa: FBT001
+        authorize(Action.RECONCILE, caller)
+        return self._core.reconcile(krels, force=force)
+
+    @threaded
+    def CancelJob(self, job_id: int, *, caller: Caller) -> None:
+        authorize(Action.CANCEL, caller)
+        self._core.cancel(job_id)
