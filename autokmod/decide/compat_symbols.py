@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from autokmod.decide.finding import Finding, doubtful, refused
 from autokmod.decide.licence import is_gpl_compatible
-from autokmod.decide.offers import VMLINUX, Offer, Offers, exporter_name
+from autokmod.decide.offers import VMLINUX, Offer, Offers
 from autokmod.model import Import, KernelAbi, ModuleFacts, Reason
 
 LAYOUT = Import("module_layout", weak=False)  # in the table of every module, in no symbol table
@@ -31,7 +31,7 @@ def check_symbols(module: ModuleFacts, abi: KernelAbi, offers: Offers) -> Symbol
     wanted = sorted(module.imports, key=lambda i: i.name)
     for symbol in [LAYOUT, *wanted] if abi.modversions else wanted:
         _check_import(module, abi, symbol, offers.find(symbol.name), table, check)
-    check.findings += _check_exports(module, abi, offers, check)
+    check.findings += _check_exports(module, abi, offers)
     return check
 
 
@@ -115,23 +115,12 @@ def may_use(namespace: str, module: str) -> bool:
     return False
 
 
-def _check_exports(module: ModuleFacts, abi: KernelAbi, offers: Offers, check: SymbolCheck) -> Iterator[Finding]:
-    """The loader refuses a symbol that somebody who is already loaded exports too; who that is, chance decides."""
+def _check_exports(module: ModuleFacts, abi: KernelAbi, offers: Offers) -> Iterator[Finding]:
     for export in module.exports:
         own = abi.exports.get(export.name)
-        set_export, set_module = offers.by_set.get(export.name, (None, module))
-        other = offers.others.get(export.name)
         if own is not None and own.exporter == VMLINUX:
             text = f"it exports `{export.name}`, as the kernel itself does"
             yield refused(Reason("duplicate-export", text, export.name, export.crc, own.crc, own.exporter))
-        elif own is not None and exporter_name(own) not in offers.displaced and own.exporter not in abi.absent:
-            yield _clash(export.name, own.exporter)
-        elif set_export is not None and set_module.name != module.name:
-            yield _clash(export.name, set_module.name)
-        elif other is not None and exporter_name(other) != module.name:
-            yield _clash(export.name, other.exporter)
-
-
-def _clash(symbol: str, exporter: str) -> Finding:
-    text = f"it exports `{symbol}`, as {exporter} does: they cannot be loaded together"
-    return doubtful(Reason("duplicate-export", text, symbol, exporter=exporter))
+        elif (rival := offers.rival(export.name, module)) is not None:
+            text = f"it exports `{export.name}`, as {rival} does: they cannot be loaded together"
+            yield doubtful(Reason("duplicate-export", text, export.name, exporter=rival))

@@ -22,10 +22,10 @@ class Offers:
 
     def __init__(self, modules: Sequence[ModuleFacts], abi: KernelAbi, others: Mapping[str, Export]) -> None:
         self.abi, self.others = abi, others
-        self.by_set: dict[str, tuple[Export, ModuleFacts]] = {}
+        self.by_set: dict[str, list[tuple[Export, ModuleFacts]]] = {}
         for module in modules:
             for export in module.exports:
-                self.by_set.setdefault(export.name, (export, module))
+                self.by_set.setdefault(export.name, []).append((export, module))
         self.displaced = {m.name for m in modules} | {exporter_name(e) for e in others.values()}
 
     def find(self, symbol: str) -> Offer | None:
@@ -33,13 +33,23 @@ class Offers:
         if own is not None and own.exporter == VMLINUX:
             return Offer(own, None, installed=True)
         if symbol in self.by_set:
-            export, module = self.by_set[symbol]
+            export, module = self.by_set[symbol][0]
             return Offer(export, module, installed=True)
         if symbol in self.others:
             return Offer(self.others[symbol], None, installed=True)
         if own is None or exporter_name(own) in self.displaced:
             return None
         return Offer(own, None, installed=own.exporter not in self.abi.absent)
+
+    def rival(self, symbol: str, module: ModuleFacts) -> str | None:
+        """Another module that exports the same: whichever is loaded second is refused."""
+        own, other = self.abi.exports.get(symbol), self.others.get(symbol)
+        if own is not None and exporter_name(own) not in self.displaced and own.exporter not in self.abi.absent:
+            return own.exporter
+        if other is not None and exporter_name(other) != module.name:
+            return other.exporter
+        names = (m.name for _, m in self.by_set.get(symbol, ()))
+        return next((name for name in names if name != module.name), None)
 
 
 def exporter_name(export: Export) -> str:
