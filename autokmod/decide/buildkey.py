@@ -1,0 +1,62 @@
+"""The digest of everything that decides what a build contains. The same key never compiles twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from autokmod.jsonvalue import to_json
+from autokmod.model import KernelAbi, Package, Recipe
+from autokmod.observe.toolchain import Toolchain
+
+# To be raised when autokmod builds differently from the same input.
+FORMAT = 1
+
+
+def source_key(package: Package, recipe: Recipe) -> str:
+    """What is built, whatever the kernel: two builds with this key are of the same source.
+
+    Not the recipe's commands: evaluated, they name the kernel. But what a condition on the kernel chooses,
+    patches and modules, makes another source of it.
+    """
+    modules = sorted(m.dest_name for m in recipe.modules)
+    chosen = {"modules": modules, "patches": recipe.patches}
+    return _digest({"format": FORMAT, "package": package.id, "source": package.digest, **chosen})
+
+
+def build_key(
+    package: Package, recipe: Recipe, abi: KernelAbi, toolchain: Toolchain, depends: Sequence[str] = ()
+) -> str:
+    """krel counts: it stands in every module's vermagic, and Makefiles see it as KERNELRELEASE.
+
+    `depends` are the build keys of the packages in recipe.build_depends: their symbols' CRCs go into the build.
+    """
+    return _digest(
+        {
+            "format": FORMAT,
+            "package": package.id,
+            "source": package.digest,
+            "recipe": _building_part(recipe),
+            "krel": abi.krel,
+            "symvers": abi.symvers_digest,
+            "config": abi.config_digest,
+            "tools": toolchain,
+            "depends": tuple(depends),
+        }
+    )
+
+
+def _building_part(recipe: Recipe) -> dict[str, Any]:
+    """Whether it is to be installed by itself, linked, or warned of, changes no byte of a build."""
+    fields = to_json(recipe)
+    for name in ("autoinstall", "excluded", "warnings", "link_allowed"):
+        del fields[name]
+    return dict(fields)
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    """Hex sha256 of canonical JSON."""
+    text = json.dumps(to_json(parts), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
