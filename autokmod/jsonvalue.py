@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -19,6 +19,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from autokmod.errors import FormatError
 
 T = TypeVar("T")
+Reader = Callable[[Any], Any]
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 _EXACT = 1 << 53  # the whole numbers that a float holds
 
@@ -40,95 +41,135 @@ def to_json(value: Any) -> Any:
 
 def from_json(cls: type[T], data: Any, path: str) -> T:
     """Raises FormatError(path, …) that names the field: `placements[2].files[0].size: a whole number expected`."""
-    value: T = _read(cls, data, _Where(path, ""))
+    hint: Any = cls
+    try:
+        value: T = _reader(hint)(data)
+    except _Mismatch as exc:
+        field = exc.field.removeprefix(".")
+        raise FormatError(path, f"{field}: {exc.what}" if field else exc.what) from exc
     return value
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Where:
-    path: str
-    field: str
+class _Mismatch(Exception):
+    """`field` is completed on the way out: no one needs it while all is well."""
 
-    def key(self, name: str) -> _Where:
-        return _Where(self.path, f"{self.field}.{name}" if self.field else name)
-
-    def item(self, index: int) -> _Where:
-        return _Where(self.path, f"{self.field}[{index}]")
-
-    def error(self, what: str) -> FormatError:
-        return FormatError(self.path, f"{self.field}: {what}" if self.field else what)
+    def __init__(self, what: str, field: str = "") -> None:
+        super().__init__(what)
+        self.what, self.field = what, field
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _read(hint: Any, data: Any, where: _Where) -> Any:
-    if hint is Any:
-        return data
+def _reader(hint: Any) -> Reader:
+    """Made once for each type: records hold some thousands of the same few."""
     origin = get_origin(hint)
+    if hint is Any:
+        return lambda data: data
     if origin in (UnionType, Union):
-        return _read_union(get_args(hint), data, where)
+        return _union_reader(hint)
     if origin is tuple:
-        return _read_tuple(get_args(hint), data, where)
+        return _tuple_reader(hint)
     if origin is not None and issubclass(origin, Mapping):
-        return _read_mapping(get_args(hint), data, where)
+        return _mapping_reader(hint)
     if dataclasses.is_dataclass(hint):
-        return _read_dataclass(hint, data, where)
-    if issubclass(hint, Enum):
-        return _read_enum(hint, data, where)
-    return _read_plain(hint, data, where)
+        return _dataclass_reader(hint)
+    return _enum_reader(hint) if issubclass(hint, Enum) else _plain_reader(hint)
 
 
-def _read_union(options: tuple[Any, ...], data: Any, where: _Where) -> Any:
+def _union_reader(hint: Any) -> Reader:
     """Only `X | None` has one meaning in JSON."""
-    if data is None and NoneType in options:
-        return None
-    rest = [o for o in options if o is not NoneType]
+    rest = [option for option in get_args(hint) if option is not NoneType]
     if len(rest) != 1:
-        raise TypeError(f"{where.field}: a union of {len(rest)} types cannot be read from JSON")
-    return _read(rest[0], data, where)
+        raise TypeError(f"{hint} cannot be read from JSON")
+    read = _reader(rest[0])
+    return lambda data: None if data is None else read(data)
 
 
-def _read_tuple(args: tuple[Any, ...], data: Any, where: _Where) -> tuple[Any, ...]:
+def _tuple_reader(hint: Any) -> Reader:
+    args = get_args(hint)
     if len(args) != 2 or args[1] is not Ellipsis:
-        raise TypeError(f"{where.field}: only tuple[T, ...] can be read from JSON")
-    if not isinstance(data, list):
-        raise where.error("a list expected")
-    return tuple(_read(args[0], item, where.item(i)) for i, item in enumerate(data))
+        raise TypeError(f"{hint}: only tuple[T, ...] can be read from JSON")
+    read = _reader(args[0])
+
+    def read_tuple(data: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list):
+            raise _Mismatch("a list expected")
+        values = []
+        for item in data:
+            try:
+                values.append(read(item))
+            except _Mismatch as exc:
+                exc.field = f"[{len(values)}]{exc.field}"
+                raise
+        return tuple(values)
+
+    return read_tuple
 
 
-def _read_mapping(args: tuple[Any, ...], data: Any, where: _Where) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise where.error("an object expected")
-    return {key: _read(args[1], value, where.key(key)) for key, value in data.items()}
+def _mapping_reader(hint: Any) -> Reader:
+    read = _reader(get_args(hint)[1])
+
+    def read_mapping(data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise _Mismatch("an object expected")
+        return _read_values(data, dict.fromkeys(data, read))
+
+    return read_mapping
 
 
-def _read_dataclass(cls: Any, data: Any, where: _Where) -> Any:
-    if not isinstance(data, dict):
-        raise where.error("an object expected")
-    hints = _hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    for name in data.keys() - fields.keys():
-        raise where.key(name).error("not known")
-    for name in fields.keys() - data.keys():
-        if fields[name].default is dataclasses.MISSING and fields[name].default_factory is dataclasses.MISSING:
-            raise where.key(name).error("missing")
-    return cls(**{name: _read(hints[name], value, where.key(name)) for name, value in data.items()})
+def _dataclass_reader(cls: Any) -> Reader:
+    hints = get_type_hints(cls)
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    readers = {f.name: _reader(hints[f.name]) for f in fields}
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+
+    def read_dataclass(data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise _Mismatch("an object expected")
+        for name in data.keys() - readers.keys():
+            raise _Mismatch("not known", f".{name}")
+        for name in required - data.keys():
+            raise _Mismatch("missing", f".{name}")
+        return cls(**_read_values(data, readers))
+
+    return read_dataclass
 
 
-def _read_enum(cls: type[Enum], data: Any, where: _Where) -> Enum:
-    try:
-        return cls(data)
-    except ValueError as exc:
-        known = ", ".join(str(member.value) for member in cls)
-        raise where.error(f"one of {known} expected") from exc
+def _read_values(data: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
+    values = {}
+    for name, value in data.items():
+        try:
+            values[name] = readers[name](value)
+        except _Mismatch as exc:
+            exc.field = f".{name}{exc.field}"
+            raise
+    return values
 
 
-def _read_plain(cls: type, data: Any, where: _Where) -> Any:
-    if cls is float and type(data) is int and abs(data) <= _EXACT:
-        return float(data)
-    if type(data) is not cls or (isinstance(data, float) and not math.isfinite(data)):
-        raise where.error(f"{_WORDS.get(cls, cls.__name__)} expected")
-    return data
+def _enum_reader(cls: type[Enum]) -> Reader:
+    known = ", ".join(str(member.value) for member in cls)
+
+    def read_enum(data: Any) -> Enum:
+        try:
+            return cls(data)
+        except ValueError as exc:
+            raise _Mismatch(f"one of {known} expected") from exc
+
+    return read_enum
+
+
+def _plain_reader(cls: type) -> Reader:
+    what = f"{_WORDS[cls]} expected"
+
+    def read_float(data: Any) -> float:
+        if type(data) is int and abs(data) <= _EXACT:
+            return float(data)
+        if type(data) is not float or not math.isfinite(data):
+            raise _Mismatch(what)
+        return data
+
+    def read_plain(data: Any) -> Any:
+        if type(data) is not cls:
+            raise _Mismatch(what)
+        return data
+
+    return read_float if cls is float else read_plain
