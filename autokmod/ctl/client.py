@@ -51,7 +51,7 @@ class Refused(AutokmodError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"not permitted: {self.message}" if self.message else "not permitted: try it as root"
+        return self.message or "not permitted: try it as root"
 
 
 def _exit_code(name: str) -> int:
