@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from inotify_simple import INotify, flags
 
 from autokmod import journal
-from autokmod.daemon.watchlist import Hint, Interest, find_directories
+from autokmod.daemon.watchlist import SPOOL, Hint, Interest, find_directories
 from autokmod.events import Event
 from autokmod.paths import Paths
 
@@ -58,26 +57,27 @@ class Watcher:
 
     def read(self) -> frozenset[Hint]:
         """To be called when there is something to read. What is watched is then up to date again."""
-        hints = self._hints(self._inotify.read(timeout=0))
-        if hints - {Hint.SPOOL}:
-            hints |= self._walk()
-        return hints
-
-    def _hints(self, events: Iterable[tuple[int, int, int, str]]) -> frozenset[Hint]:
-        hints: set[Hint] = set()
-        for wd, mask, _, name in events:
+        hints: frozenset[Hint] = frozenset()
+        has_moved = False
+        for wd, mask, _, name in self._inotify.read(timeout=0):
             if mask & flags.Q_OVERFLOW:
-                return ALL
-            if wd not in self._watches:
-                continue  # of a watch that was given up
-            directory, interests = self._watches[wd]
-            if mask & LOST:
-                hints |= {i.hint for i in interests}
-                if mask & flags.IGNORED:
-                    del self._watches[wd]
-            if name and not _is_begun(directory / name, mask):
-                hints |= {i.hint for i in interests if i.concerns(name)}
-        return frozenset(hints)
+                return ALL | self._walk()
+            concerned = self._concerned(wd, mask, name)
+            hints |= {i.hint for i in concerned}
+            has_moved = has_moved or any(mask & LOST or mask & flags.ISDIR or i is not SPOOL for i in concerned)
+        return hints | self._walk() if has_moved else hints
+
+    def _concerned(self, wd: int, mask: int, name: str) -> frozenset[Interest]:
+        if wd not in self._watches:
+            return frozenset()  # of a watch that was given up
+        directory, interests = self._watches[wd]
+        if mask & flags.IGNORED:
+            del self._watches[wd]
+        if mask & LOST:
+            return interests
+        if _is_begun(directory / name, mask):
+            return frozenset()
+        return frozenset(i for i in interests if i.concerns(name))
 
     def _walk(self) -> frozenset[Hint]:
         """Watch what is there now. A directory that is newly watched may have been filled before: that is a hint."""
@@ -99,9 +99,9 @@ class Watcher:
                 now[wd] = (directory, interests | now.get(wd, (directory, frozenset()))[1])
         for wd in before - set(now):
             self._remove(wd)
-        new = [interests for wd, (_, interests) in now.items() if self._watches.get(wd, (None, None))[1] != interests]
-        self._watches = now
-        return frozenset(i.hint for interests in new for i in interests)
+        old, self._watches = self._watches, now
+        none: tuple[Path, frozenset[Interest]] = (self._paths.root, frozenset())
+        return frozenset(i.hint for wd in now for i in now[wd][1] - old.get(wd, none)[1])
 
     def _add(self, directory: Path) -> int | None:
         try:

@@ -44,6 +44,9 @@ class Interest:
         return any(fnmatchcase(name, pattern) for pattern in self.names)
 
 
+SPOOL = Interest(Hint.SPOOL, ("[!.]*",))  # the one whose events do not change what is watched
+
+
 def find_directories(paths: Paths) -> dict[Path, frozenset[Interest]]:
     found: dict[Path, set[Interest]] = {}
     for path, interest in _wanted(paths):
@@ -65,7 +68,7 @@ def _wanted(paths: Paths) -> Iterator[tuple[Path, Interest]]:
     yield paths.etc, Interest(Hint.CONFIG, ("*.toml",))
     yield paths.etc / "autokmod.toml.d", Interest(Hint.CONFIG, ("*.toml",))
     yield paths.packages_d, Interest(Hint.CONFIG, ("*.toml",))
-    yield paths.spool, Interest(Hint.SPOOL, ("[!.]*",))
+    yield paths.spool, SPOOL
 
 
 def _directories(directory: Path) -> list[str]:
