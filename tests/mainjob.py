@@ -135,7 +135,7 @@ def make_source(root: RealRoot, name: str, *, conf: str = CONF, source: str = GO
 @contextlib.contextmanager
 def daemon(root: RealRoot, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with open(log, "ab") as out:
-        process = subprocess.Popen(program("autokmod.daemon.main", root), stdout=out, stderr=out)
+        process = subprocess.Popen(program("autokmod.daemon.main", root, "--no-bus"), stdout=out, stderr=out)
     try:
         wait_until(lambda: ctl(root, "status")["daemon_running"], log)
         yield process

@@ -185,7 +185,7 @@ def test_a_killed_daemon_goes_on_where_the_disk_says(real_root: MakeRoot, corpus
     first = corpus.trio.first
     root, log = real_root(kernels=(first,), packages=(QUICK,)), tmp_path / "log"
     with open(log, "ab") as out:
-        process = subprocess.Popen(program("autokmod.daemon.main", root), stdout=out, stderr=out)
+        process = subprocess.Popen(program("autokmod.daemon.main", root, "--no-bus"), stdout=out, stderr=out)
     wait_until(lambda: bool(list(root.paths.work.glob("*"))) if root.paths.work.is_dir() else False, log)
     process.kill()
     process.wait()
