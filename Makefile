@@ -32,7 +32,7 @@ define put
 endef
 # $(call entry,TARGET,MODULE): an executable that starts a module of the program.
 define entry
-$(call put,755,autokmod/data/entry.in,$(1))
+$(call put,755,systemd/entry.in,$(1))
 @sed -i 's|@MODULE@|$(2)|' '$(DESTDIR)$(1)'
 
 endef
@@ -72,7 +72,7 @@ install-program:
 	@.ci/setup run
 	@rm -rf '$(DESTDIR)$(PYTHONDIR)'
 	@install -d '$(DESTDIR)$(PYTHONDIR)'
-	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR)/'
+	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR)/' && rm -r '$(DESTDIR)$(PYTHONDIR)/autokmod/data'
 	@find '$(DESTDIR)$(PYTHONDIR)' -name __pycache__ -prune -exec rm -rf {} +
 	@if ! /usr/bin/python3 -sPc 'import inotify_simple' 2>/dev/null; then \
 		cp -r .venv/lib/python3*/site-packages/inotify_simple* '$(DESTDIR)$(PYTHONDIR)/'; fi
