@@ -25,11 +25,11 @@ def find_candidates(facts: Facts, package: Package, recipe: Recipe) -> tuple[Can
 
 def _ordered(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candidate]:
     usable = [b for b in facts.builds if _is_usable(facts, package, recipe, b)]
-    yield from _standing(facts, package, usable)
+    yield from _standing(facts, package, recipe, usable)
     for build in usable:
         if build.key == facts.keys.get(package.id):
             yield Candidate(DecisionKind.BUILD, build, facts.contents[build.key])
-    if may_reuse(facts, package):
+    if may_reuse(facts, package, recipe):
         others = sorted(usable, key=lambda b: (sort_key(b.krel), b.built_at), reverse=True)
         yield from (c for build in others for c in _of_other_kernel(facts, build))
 
@@ -41,12 +41,12 @@ def _is_usable(facts: Facts, package: Package, recipe: Recipe, build: Build) -> 
     return same_source and build.key in facts.contents and {m.dest_name for m in build.modules} == promised
 
 
-def may_reuse(facts: Facts, package: Package) -> bool:
+def may_reuse(facts: Facts, package: Package, recipe: Recipe) -> bool:
     """Whether a build made for another kernel may be used at all."""
-    return facts.config.link.enabled and facts.config.package(package.name).link != "never"
+    return recipe.link_allowed and facts.config.link.enabled and facts.config.package(package.name).link != "never"
 
 
-def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[Candidate]:
+def _standing(facts: Facts, package: Package, recipe: Recipe, usable: list[Build]) -> Iterator[Candidate]:
     if facts.record is None or package.name not in facts.intact:
         return
     for placement in facts.record.placements:
@@ -54,7 +54,7 @@ def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[C
             continue
         for build in usable:
             foreign = build.key != facts.keys.get(package.id)
-            if build.key == placement.key and (not foreign or may_reuse(facts, package)):
+            if build.key == placement.key and (not foreign or may_reuse(facts, package, recipe)):
                 yield Candidate(DecisionKind.KEEP, build, facts.contents[build.key], placement.link_from)
 
 

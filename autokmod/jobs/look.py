@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,7 +105,7 @@ class Looker:
     def _build_means(self, kernel: Kernel, abi: KernelAbi) -> tuple[Toolchain | None, Reason | None]:
         if kernel.kdir is None:
             return None, None
-        toolchain, problem = read_toolchain(self.paths, kernel, abi)
+        toolchain, problem = read_toolchain(self.paths, kernel, abi, self.config)
         try:
             check_sandbox(self.paths, self.config)
         except SandboxUnavailable as exc:
@@ -149,7 +149,21 @@ def _keys(
 ) -> dict[str, str]:
     if toolchain is None or abi.symvers_digest is None:
         return {}
-    return {p.id: build_key(p, recipes[p.id], abi, toolchain) for p in packages if p.id in recipes}
+    keys: dict[str, str] = {}
+    for package in _dependencies_first([p for p in packages if p.id in recipes], recipes):
+        depends = [keys[d.id] for d in packages if d.name in recipes[package.id].build_depends and d.id in keys]
+        keys[package.id] = build_key(package, recipes[package.id], abi, toolchain, depends)
+    return keys
+
+
+def _dependencies_first(packages: Sequence[Package], recipes: Mapping[str, Recipe]) -> Iterator[Package]:
+    """Packages that need one another in a circle come in name order: none of them will ever be built."""
+    waiting = list(packages)
+    while waiting:
+        names = {p.name for p in waiting}
+        free = [p for p in waiting if names.isdisjoint(set(recipes[p.id].build_depends) - {p.name})]
+        yield from free or waiting
+        waiting = [p for p in waiting if p not in free] if free else []
 
 
 def signing_problem(paths: Paths, abi: KernelAbi) -> Reason | None:
