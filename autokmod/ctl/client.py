@@ -91,7 +91,8 @@ def _call(method: str, arguments: Any, reply: str | None, flags: Any, timeout_ms
 
 def _translate(exc: Any) -> AutokmodError:
     name = Gio.DBusError.get_remote_error(exc)
-    Gio.DBusError.strip_remote_error(exc)
     if name is None or name in _ABSENT:
         return DaemonUnavailable()
-    return Refused(exc.message) if name in _REFUSED else RemoteError(name, exc.message)
+    # Gio.DBusError.strip_remote_error would change a copy: PyGObject's exceptions are not GLib's.
+    message = str(exc.message).removeprefix(f"GDBus.Error:{name}: ")
+    return Refused(message) if name in _REFUSED else RemoteError(name, message)

@@ -10,6 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autokmod.ctl.render import machine_lines, table, when
@@ -28,7 +29,7 @@ from autokmod.ctl.view import (
     tell_idle_queue,
 )
 from autokmod.decide.readiness import is_bootable
-from autokmod.errors import NotAuthorized, UnknownJob
+from autokmod.errors import DaemonUnavailable, NotAuthorized, UnknownJob
 from autokmod.jobs.spool import Spool
 from autokmod.jsonvalue import to_json
 from autokmod.model import DecisionKind, Job, JobState, KernelStatus, Verb
@@ -83,15 +84,27 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
 def run_list_jobs(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     view = take_view(paths)
+    jobs = _with_states(view.jobs) if view.daemon_running else view.jobs
     if output.json != "off":
-        output.data({"jobs": [to_json(j) for j in view.jobs], "daemon_running": view.daemon_running})
+        output.data({"jobs": [to_json(j) for j in jobs], "daemon_running": view.daemon_running})
         return OK
-    header = ("JOB", "NAME", "STATE", "SINCE", "ASKED BY", "LAST ERROR") if output.legend and view.jobs else ()
-    output.lines(table([_job_row(j) for j in view.jobs], output.style, header=header))
-    if not view.jobs:
+    header = ("JOB", "NAME", "STATE", "SINCE", "ASKED BY", "LAST ERROR") if output.legend and jobs else ()
+    output.lines(table([_job_row(j) for j in jobs], output.style, header=header))
+    if not jobs:
         output.note("No jobs are queued.")
     tell_idle_queue(view, output)
     return OK
+
+
+def _with_states(jobs: Sequence[Job]) -> Sequence[Job]:
+    """The files tell all but which job is running. A daemon that cannot be asked leaves it at that."""
+    try:
+        from autokmod.ctl import client  # gi is slow to import, and missing in small systems
+
+        states = {(f"{j['verb']}-{j['krel']}", j["id"]): JobState(j["state"]) for j in client.list_jobs()}
+    except (ImportError, DaemonUnavailable):
+        return jobs
+    return [replace(j, state=states.get((j.name, j.id), j.state)) for j in jobs]
 
 
 def _job_row(job: Job) -> tuple[str, ...]:
