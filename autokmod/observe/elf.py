@@ -36,6 +36,11 @@ class Section(NamedTuple):
     size: int
     link: int
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether offset and size speak of bytes in the file; if not, nobody has checked them."""
+        return self.type not in (SHT_NULL, SHT_NOBITS)
+
 
 class Symbol(NamedTuple):
     name: int  # offset in the string table
@@ -135,7 +140,7 @@ class Elf:
 
     def content(self, section: Section) -> bytes:
         """Empty for a section that takes no space in the file."""
-        if section.type == SHT_NOBITS:
+        if not section.is_stored:
             return b""
         return self.data[section.offset : section.offset + section.size]
 
@@ -191,7 +196,7 @@ class Elf:
 
     def _value(self, kind: str, section: Section, offset: int) -> int:
         what = struct.Struct(self.layout.word + kind)
-        if section.type == SHT_NOBITS or offset + what.size > section.size:
+        if not section.is_stored or offset + what.size > section.size:
             raise self.fail(f"a value outside section {section.name}", section.offset)
         return int(what.unpack_from(self.data, section.offset + offset)[0])
 

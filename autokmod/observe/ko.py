@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from autokmod.model import Export, Import, ModuleFacts, Reason
 from autokmod.observe.blob import read_blob
-from autokmod.observe.elf import SHN_ABS, SHN_COMMON, SHN_UNDEF, SHT_NOBITS, STT_REGISTER, Elf, Section, Symbol
+from autokmod.observe.elf import SHN_ABS, SHN_COMMON, SHN_UNDEF, STT_REGISTER, Elf, Section, Symbol
 from autokmod.observe.modtree import module_name
 from autokmod.observe.signature import read_signature
 
@@ -94,7 +94,7 @@ def _this_module(elf: Elf) -> tuple[int | None, tuple[Reason, ...]]:
     found = [s for s in elf.sections if s.name == THIS_MODULE]
     if len(found) != 1:
         return None, (Reason("not-a-module", f"it has {len(found)} sections {THIS_MODULE} instead of one"),)
-    if found[0].type == SHT_NOBITS or not elf.find(THIS_MODULE):
+    if not found[0].is_stored or not elf.find(THIS_MODULE):
         return None, (Reason("not-a-module", f"its section {THIS_MODULE} is not loaded"),)
     return found[0].size, ()
 
@@ -135,7 +135,7 @@ def _versions(elf: Elf) -> dict[str, int] | None:
     section = elf.find("__versions")
     if section is None:
         return None
-    if section.size % VERSION_ENTRY or section.type == SHT_NOBITS:
+    if section.size % VERSION_ENTRY or not section.is_stored:
         raise elf.fail(f"{section.size} bytes of __versions: not whole entries", section.offset)
     address = elf.layout.address
     entry = struct.Struct(f"{elf.layout.word}{'Q' if address == 8 else 'I'}{VERSION_ENTRY - address}s")

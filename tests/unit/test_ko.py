@@ -162,6 +162,8 @@ def test_link_time_leftovers_are_no_common_symbols() -> None:
         (make_ko(sections=[Sec(".modinfo", b"")]), "2 sections are called .modinfo"),
         (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", "__ksymtab", 10)]), "outside section"),
         (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", 500)]), "does not exist"),
+        (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", "x")], sections=[Sec("x", b"1234", 0)]), "outside"),
+        (make_ko(basic=False, sections=[Sec("__versions", bytes(64), SHT_NOBITS)]), "not whole entries"),
     ],
 )
 def test_what_is_wrong(ko: bytes, what: str) -> None:
