@@ -2,7 +2,7 @@
 
 Three kernels of the distribution's archive are installed one after another with dpkg: the second exports the same
 symbols as the first, the third does not. All that happens, happens in mounts and processes of the demo's own: /usr,
-/etc, /boot, /var and /run of this machine lie below overlays that vanish with the demo.
+/etc, /boot, /var, /tmp and /run of this machine lie below overlays that vanish with the demo, the rest is read-only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,15 @@ from tests.realroot import HIDDEN_ETC, HIDDEN_USR, is_possible, mount, overlay
 # Quick to build, and none of them excludes itself on the small cloud kernels. As many as the archive offers.
 PACKAGES = ("nat-rtsp-dkms", "dm-writeboost-dkms", "xtables-addons-dkms")
 WATCHED = ("/lib/modules", "/usr/src", "/boot", "/etc")
+COVERED = {
+    "boot": (),
+    "etc": HIDDEN_ETC,
+    "tmp": (),
+    "usr": HIDDEN_USR,
+    "var": ("cache/autokmod", "lib/autokmod", "lib/dkms"),
+}
+# Without initramfs-tools and the compiler's metapackage, which the demo needs no more than fsync.
+DPKG = ("dpkg", "--force-depends", "--force-unsafe-io")
 LIMIT_S = 300
 LINK_LIMIT_S = 2.0
 ENV = {
@@ -75,7 +83,7 @@ def outside() -> int:
 
 def digest() -> str:
     """Every name below the watched directories with kind, mode, owner, size, change time and target."""
-    total = hashlib.sha256()
+    total = hashlib.sha256(repr(sorted(os.listdir("/"))).encode())
     for top in WATCHED:
         for directory, names, files in os.walk(top):
             names.sort()
@@ -114,30 +122,33 @@ def offered(corpus: Corpus) -> tuple[str, ...]:
 
 def inside() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="autokmod-demo-") as scratch:
-        mount("-t", "tmpfs", "-o", "mode=755", "autokmod-demo", scratch)
-        try:
-            cover(Path(scratch))
-            run_demo(Path(scratch))
-        except DemoFailed as exc:
-            print(f"\nFAILED: {exc}")
-            show_log(Path(scratch) / "daemon.log")
-            return 1
-        finally:
-            os.chdir("/")
-            subprocess.run(["umount", "--lazy", "--recursive", scratch], check=True)
+    scratch = cover()
+    try:
+        run_demo(scratch)
+    except DemoFailed as exc:
+        print(f"\nFAILED: {exc}")
+        show_log(scratch / "daemon.log")
+        return 1
     return 0
 
 
-def cover(scratch: Path) -> None:
-    """From here on whatever is written to this machine's own directories goes to a tmpfs."""
-    hidden = {"usr": HIDDEN_USR, "etc": HIDDEN_ETC, "var": ("lib/autokmod", "cache/autokmod", "lib/dkms"), "boot": ()}
-    for top, names in hidden.items():
-        host = None if top == "boot" else Path("/", top)
-        overlay(scratch / top, Path("/", top), hidden=names, host=host)
+def cover() -> Path:
+    """From here on what is written to this machine's own directories goes to a tmpfs, and nothing else can be written.
+
+    The mounts need no taking down: they are this process's own, and go with it.
+    """
     mount("-t", "tmpfs", "-o", "mode=755", "autokmod-demo", "/run")
+    scratch = Path("/run/autokmod-demo")
+    for top, hidden in COVERED.items():
+        host = None if top == "boot" else Path("/", top)
+        overlay(scratch / top, Path("/", top), hidden=hidden, host=host)
+    Path("/tmp").chmod(0o1777)
+    mount("-o", "remount,bind,ro", "/")
     if not (CHECKOUT / "Makefile").exists():
-        raise DemoFailed(f"{CHECKOUT} is hidden by the demo's own /usr/src: move the checkout elsewhere")
+        raise DemoFailed(f"{CHECKOUT} is below one of the directories that the demo hides: move it elsewhere")
+    # linux-base keeps links to the newest kernels in /, which is this machine's.
+    Path("/etc/kernel-img.conf").write_text("do_symlinks = no\n")
+    return scratch
 
 
 def run_demo(scratch: Path) -> None:
@@ -162,9 +173,9 @@ def run_demo(scratch: Path) -> None:
 def install(corpus: Corpus, scratch: Path) -> None:
     quietly(scratch, "make", "install", shown="make install")
     for package in offered(corpus):
-        quietly(scratch, "dpkg", "--unpack", "--force-depends", str(corpus.layer(package).deb))
-    # linux-image's maintainer scripts are linux-base's. There is no initramfs-tools: the demo boots nothing.
-    quietly(scratch, "dpkg", "--install", "--force-depends", str(corpus.layer("linux-base").deb))
+        quietly(scratch, *DPKG, "--unpack", str(corpus.layer(package).deb), shown=f"dpkg --unpack {package}.deb")
+    # linux-image's maintainer scripts use its tools.
+    quietly(scratch, *DPKG, "--install", str(corpus.layer("linux-base").deb), shown="dpkg --install linux-base.deb")
 
 
 @contextlib.contextmanager
@@ -216,7 +227,7 @@ def arrival(corpus: Corpus, scratch: Path, krel: str, title: str) -> None:
     layers = (*corpus.headers(krel), corpus.image(krel))
     debs = [str(layer.deb) for layer in layers]
     shown = "dpkg --install " + " ".join(f"{layer.package}.deb" for layer in layers)
-    quietly(scratch, "dpkg", "--install", "--force-depends", "--force-unsafe-io", *debs, shown=shown)
+    quietly(scratch, *DPKG, "--install", *debs, shown=shown)
     started = time.monotonic()
     show("autokmodctl", "wait", "--quiet", krel)
     print(f"({time.monotonic() - started:.1f} s after dpkg was done)")
