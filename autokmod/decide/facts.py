@@ -28,3 +28,4 @@ class Facts:
     build_problem: Reason | None = None  # nothing can be built for this kernel now: toolchain, sandbox
     signing_problem: Reason | None = None  # unsigned modules would be refused by this kernel
     force: bool = False  # a person asked: failed builds are tried again
+    tried: Mapping[str, Reason | None] = field(default_factory=dict)  # build keys of this run → why not even tried

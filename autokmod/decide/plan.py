@@ -28,6 +28,7 @@ from autokmod.model import (
 )
 from autokmod.versions import is_older
 
+FAILURES = ("build-failed", "build-interrupted")
 MAX_SYMBOL_REASONS = 50  # kept with a decision; the sentence counts them all
 
 
@@ -142,6 +143,9 @@ def _decide(facts: Facts, choice: _Choice) -> Decision:
         return _decision(facts, choice.package, DecisionKind.WAIT, *_no_headers(facts))
     if facts.build_problem is not None:
         return _decision(facts, choice.package, DecisionKind.BLOCKED, facts.build_problem)
+    hindrance = facts.tried.get(facts.keys.get(choice.package.id, ""))
+    if hindrance is not None:
+        return _decision(facts, choice.package, DecisionKind.BLOCKED, hindrance)
     if choice.package.id not in facts.keys:
         return _decision(facts, choice.package, DecisionKind.BLOCKED, *facts.abi.problems)
     return _decision(facts, choice.package, DecisionKind.BUILD, *_why_build(facts, choice))
@@ -179,10 +183,12 @@ def _why_use(candidate: Candidate, compared: int, *, exact: bool) -> Reason:
 
 
 def _failed_build(facts: Facts, package: Package) -> Build | None:
-    """A failure is remembered until something in the key changes, or a person asks."""
+    """A failure is remembered until something in the key changes, or a person asks; but tried once a run."""
     key = facts.keys.get(package.id)
     failed = next((b for b in facts.builds if b.key == key and not b.ok), None)
-    return None if failed is None or failed.transient or facts.force else failed
+    if failed is None or key in facts.tried:
+        return failed
+    return None if failed.transient or facts.force else failed
 
 
 def _remember_failure(facts: Facts, package: Package, failed: Build) -> Decision:
@@ -201,8 +207,10 @@ def build_failed(build: Build) -> Reason:
     first = build.errors[0] if build.errors else None
     where = f"{first.file}:{first.line}: " if first and first.file else ""
     what = f"the build failed: {where}{first.text}" if first else "the build failed"
-    hint = f"see 'autokmodctl logs {build.package} {build.krel}'; it is tried again when source or kernel change"
-    return Reason("build-failed", what, hint=hint)
+    logs = f"see 'autokmodctl logs {build.package} {build.krel}'"
+    if build.transient:
+        return Reason("build-interrupted", what, hint=f"{logs}; it is tried again by itself")
+    return Reason("build-failed", what, hint=f"{logs}; it is tried again when source or kernel change")
 
 
 def _why_build(facts: Facts, choice: _Choice) -> tuple[Reason, ...]:
@@ -285,7 +293,7 @@ def _obstacle(needed: str, decision: Decision | None, facts: Facts) -> Reason | 
         return None
     if decision.kind is DecisionKind.BUILD and not decision.stored:
         return Reason("dependency-pending", f"it needs the package {needed}, which is built first")
-    if decision.kind is DecisionKind.BUILD and not any(r.kind == "build-failed" for r in decision.reasons):
+    if decision.kind is DecisionKind.BUILD and decision.reasons[0].kind not in FAILURES:
         return None
     text = f"it needs the package {needed}, which is not ready for {facts.kernel.krel}"
     return Reason("dependency-failed", text, hint=f"see 'autokmodctl explain {needed} {facts.kernel.krel}'")

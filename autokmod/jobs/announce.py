@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokmod import journal
+from autokmod.decide.plan import FAILURES
 from autokmod.events import Event
 from autokmod.model import DecisionKind, KernelRecord, Placement, Reason
 
@@ -75,7 +76,7 @@ def _what(placement: Placement) -> str:
 
 
 def _failure(why: Reason) -> Event:
-    if why.kind == "build-failed":
+    if why.kind in FAILURES:
         return Event.BUILD_FAILED
     return Event.FOREIGN_FILE if why.kind == "other-file-wins" else Event.PLACEMENT_FAILED
 

@@ -12,7 +12,7 @@ from autokmod.act.place import place_files, place_links, placed_packages, remove
 from autokmod.act.records import write_record
 from autokmod.act.store import read_built
 from autokmod.decide.facts import Facts
-from autokmod.errors import AutokmodError
+from autokmod.errors import AutokmodError, FormatError
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
@@ -67,6 +67,9 @@ def _carry_out(
     """Bad luck with one package is that package's state; what stood there before stays."""
     try:
         return _place(paths, facts, decision, old, records)
+    except FormatError as exc:  # the store's entry was set aside with this: what it held can be built again
+        reason = Reason("store-damaged", str(exc))
+        return _unchanged(facts, decision, old, failed=True, reasons=(reason, *decision.reasons))
     except (AutokmodError, OSError) as exc:
         reason = Reason("placement-failed", str(exc))
         return _unchanged(facts, decision, old, failed=True, reasons=(reason, *decision.reasons))

@@ -39,7 +39,7 @@ class Looker:
         self.paths, self.config = paths, config
         self._contents: dict[str, tuple[ModuleFacts, ...]] = {}
 
-    def look(self, krel: str, *, force: bool = False) -> Facts:
+    def look(self, krel: str) -> Facts:
         """Raises UnknownKernel; OSError where the state directories cannot be read."""
         kernel = read_kernel(self.paths, krel)
         abi = read_abi(self.paths, kernel)
@@ -67,7 +67,6 @@ class Looker:
             {},
             build_problem,
             signing_problem(self.paths, abi),
-            force,
         )
 
     def record(self, krel: str) -> KernelRecord | None:

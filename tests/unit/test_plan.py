@@ -210,6 +210,27 @@ def config(**package: object) -> Config:
             id="failed for a reason that may pass",
         ),
         pytest.param(
+            replace(FACTS, builds=(build("key2", K2, ok=False, transient=True),), tried={"key2": None}),
+            "build",
+            True,
+            "build-interrupted",
+            id="interrupted in this very run: not again at once",
+        ),
+        pytest.param(
+            replace(FACTS, builds=(build("key2", K2, ok=False),), force=True, tried={"key2": None}),
+            "build",
+            True,
+            "build-failed",
+            id="forced, and failed again",
+        ),
+        pytest.param(
+            replace(FACTS, tried={"key2": Reason("build-impossible", "no space")}),
+            "blocked",
+            False,
+            "build-impossible",
+            id="could not even be tried",
+        ),
+        pytest.param(
             replace(FACTS, builds=(build("key2", K2),), contents={"key2": (module(krel=K2),)}),
             "build",
             True,

@@ -1,0 +1,146 @@
+"""One kernel made right: look, decide, build what must be built, look again, until there is nothing left to build.
+
+The lock is held while the disk is read for a decision and changed by it, never while something is compiled. In
+between the world may change: each round starts from the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from autokmod.act.build import build_package
+from autokmod.config import Config
+from autokmod.decide.facts import Facts
+from autokmod.decide.plan import can_be_planned, decide_kernel
+from autokmod.errors import AutokmodError
+from autokmod.files import locked
+from autokmod.jobs.announce import announce
+from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.look import Looker
+from autokmod.jobs.tokens import TokenPool
+from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
+from autokmod.observe.kernels import read_kernel
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+
+Progress = Callable[[str], None]
+MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
+MAX_ROUNDS = 20  # each builds what the last one's builds made possible: as deep as packages depend on packages
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    paths: Paths
+    config: Config
+    looker: Looker
+    tokens: TokenPool
+    clock: Callable[[], float]
+    krel: str
+    build: bool  # False, the fast path: links and stored builds only, no initrd
+    force: bool  # builds that failed before are tried again
+    asked: bool  # False: a kernel whose removal was announced is left alone
+    cancel: Cancel
+    progress: Progress
+    why: dict[str, tuple[Reason, ...]] = field(default_factory=dict)  # package → what made it necessary to compile
+    tried: dict[str, Reason | None] = field(default_factory=dict)  # build key → why it could not even be tried
+
+    def run(self) -> KernelRecord:
+        """Raises UnknownKernel; CommandFailed or ToolMissing of depmod; OSError."""
+        for _ in range(MAX_ROUNDS):
+            with locked(self.paths.lock):
+                facts = replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
+                if not can_be_planned(facts) or (facts.record and facts.record.going and not self.asked):
+                    return facts.record or KernelRecord(self.krel, self.clock(), ())
+                decisions = decide_kernel(facts)
+                if not self.build or self.cancel.requested or not _to_compile(decisions):
+                    record = self._apply(facts, decisions)
+                    if not self.build or not _must_look_again(record):
+                        return record
+                    continue
+            self._wait_until_settled()
+            self._build_all(facts, decisions)
+        raise AutokmodError(f"{self.krel}: still not right after {MAX_ROUNDS} rounds of building")
+
+    def _apply(self, facts: Facts, decisions: Sequence[Decision]) -> KernelRecord:
+        explained = [self._explained(d) for d in decisions]
+        record = apply_decisions(self.paths, facts, explained, self.looker.records(), self.clock())
+        record = check_initrd(self.paths, facts, record) if self.build else record
+        announce(facts.record, record)
+        return record
+
+    def _explained(self, decision: Decision) -> Decision:
+        """A package that was just compiled is reported with what made that necessary, not with "it is stored"."""
+        if not decision.stored or decision.package not in self.why:
+            return decision
+        failure = tuple(r for r in decision.reasons if r.kind.startswith("build-"))
+        return replace(decision, reasons=(*failure, *self.why[decision.package]))
+
+    # ---- building -------------------------------------------------------------------------------
+
+    def _wait_until_settled(self) -> None:
+        """A compiler let loose on half-unpacked headers fails, and the failure would be remembered."""
+        settle_s = self.config.daemon.settle_s
+        deadline = self.clock() + MAX_SETTLE_S
+        while self.clock() < deadline:
+            remaining = read_kernel(self.paths, self.krel).changed_at + settle_s - self.clock()
+            if remaining <= 0 or self.cancel.wait(min(remaining, settle_s)):
+                return
+
+    def _build_all(self, facts: Facts, decisions: Sequence[Decision]) -> None:
+        """All at once, longest first: the job tokens decide how many compilers run."""
+        todo = _to_compile(decisions)
+        self.why.update({d.package: d.reasons for d in todo})
+        by_id = {p.id: p for p in facts.packages}
+        packages = [by_id[f"{d.package}/{d.version}"] for d in todo]
+        packages.sort(key=lambda p: _last_duration(facts, p), reverse=True)
+        with ThreadPoolExecutor(max_workers=len(packages)) as pool:
+            reasons = list(pool.map(lambda p: self._build_one(facts, p, decisions), packages))
+        self.tried.update({facts.keys[p.id]: reason for p, reason in zip(packages, reasons, strict=True)})
+
+    def _build_one(self, facts: Facts, package: Package, decisions: Sequence[Decision]) -> Reason | None:
+        """None if it was tried: how it went stands in the store."""
+        if self.cancel.requested:
+            return Reason("cancelled", "the build was cancelled")
+        self.progress(f"building {package.id} for {self.krel}")
+        try:
+            build = self._compile(facts, package, decisions)
+        except (AutokmodError, OSError) as exc:
+            return Reason("build-impossible", f"it could not be built: {exc}")
+        how = "built" if build.ok else "failed"
+        self.progress(f"{how} {package.id} for {self.krel} in {build.duration_s:.1f} s")
+        return None
+
+    def _compile(self, facts: Facts, package: Package, decisions: Sequence[Decision]) -> Build:
+        """Against what the packages that it depends on will really have on this kernel: maybe another's build."""
+        needed = facts.recipes[package.id].build_depends
+        chosen = {d.key for d in decisions if d.package in needed}
+        return build_package(
+            self.paths,
+            self.config,
+            package,
+            facts.recipes[package.id],
+            facts.kernel,
+            facts.abi,
+            facts.keys[package.id],
+            facts.source_keys[package.id],
+            self.tokens,
+            self.cancel,
+            [b for b in facts.builds if b.key in chosen and b.ok],
+        )
+
+
+def _to_compile(decisions: Sequence[Decision]) -> list[Decision]:
+    return [d for d in decisions if d.kind is DecisionKind.BUILD and not d.stored]
+
+
+def _must_look_again(record: KernelRecord) -> bool:
+    """A stored build turned out to be damaged and was set aside: the next look finds it missing."""
+    return any(p.reasons[:1] and p.reasons[0].kind == "store-damaged" for p in record.placements)
+
+
+def _last_duration(facts: Facts, package: Package) -> float:
+    """Seconds the package took last; one never built may be the longest of all."""
+    known = [b for b in facts.builds if b.package == package.name]
+    return max(known, key=lambda b: b.built_at).duration_s if known else float("inf")
