@@ -17,6 +17,7 @@ SHN_UNDEF, SHN_ABS, SHN_COMMON = 0, 0xFFF1, 0xFFF2
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 STRUCT_SIZE = 896
 FLAGS = "SMP preempt mod_unload modversions "
+SIGNED_DATA, DATA = (bytes.fromhex("2a864886f70d01070" + digit) for digit in "21")
 SIGNATURE_MARK = b"~Module signature appended~\n"
 
 
@@ -129,9 +130,27 @@ def export_parts(exports: Sequence[Exp], style: str, form: Format) -> tuple[list
 
 def sign(ko: bytes, *, body: bytes | None = None, id_type: int = 2, size: int | None = None) -> bytes:
     """A signature of the right shape; nobody's key made it."""
-    pkcs7 = b"\x30\x82\x01\x00" + bytes(256) if body is None else body
+    pkcs7 = pkcs7_message() if body is None else body
     length = len(pkcs7) if size is None else size
     return ko + pkcs7 + struct.pack(">BBBBB3sI", 0, 0, id_type, 0, 0, b"", length) + SIGNATURE_MARK
+
+
+def der(tag: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    size = len(content)
+    return bytes([tag, size] if size < 128 else [tag, 0x82, size >> 8, size & 0xFF]) + content
+
+
+def pkcs7_message(
+    *, version: int = 1, kind: bytes = SIGNED_DATA, content: bytes = b"", certificates: bytes = b""
+) -> bytes:
+    """What sign-file writes, in outline: SignedData without content and with one signer."""
+    algorithm = der(0x30, der(0x06, b"\x60\x86\x48\x01\x65\x03\x04\x02\x01"))
+    number = der(0x02, bytes([version]))
+    signer = der(0x30, number, der(0x30, der(0x30), der(0x02, b"\7")), algorithm, algorithm, der(0x04, bytes(256)))
+    detached = der(0x30, der(0x06, DATA), content)
+    signed = der(0x30, number, der(0x31, algorithm), detached, certificates, der(0x31, signer))
+    return der(0x30, der(0x06, kind), der(0xA0, signed))
 
 
 # ---- the format itself

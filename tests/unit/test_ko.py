@@ -11,6 +11,7 @@ from autokmod.model import ElfIdent, Export, Import, ModuleFacts, Signature
 from autokmod.observe.elf import Elf
 from autokmod.observe.ko import parse_module, read_module
 from tests.elfwriter import (
+    DATA,
     EM_386,
     EM_PPC64,
     EM_S390,
@@ -23,8 +24,10 @@ from tests.elfwriter import (
     Format,
     Sec,
     Sym,
+    der,
     ext_sections,
     make_ko,
+    pkcs7_message,
     sign,
     versions_section,
     write_elf,
@@ -182,14 +185,26 @@ def test_truncated_at_every_section_boundary_and_every_tenth_byte() -> None:
 
 # ---- signatures
 
+INDEFINITE = b"\x30\x80" + pkcs7_message()[4:] + b"\0\0"
+
 
 @pytest.mark.parametrize(
     ("ko", "state"),
     [
         (make_ko(), Signature.NONE),
         (sign(make_ko()), Signature.PRESENT),
-        (sign(make_ko(), body=b"\x30\x03abc"), Signature.PRESENT),
-        (sign(make_ko(), body=b"\x30\x80abc\0\0"), Signature.PRESENT),
+        (sign(make_ko(), body=pkcs7_message(version=3)), Signature.PRESENT),
+        (sign(make_ko(), body=pkcs7_message(certificates=der(0xA0, der(0x30)))), Signature.PRESENT),
+        (sign(make_ko(), body=INDEFINITE), Signature.PRESENT),
+        (sign(make_ko(), body=INDEFINITE[:-1]), Signature.DAMAGED),
+        (sign(make_ko(), body=b"\x04\x80\0\0"), Signature.DAMAGED),
+        (sign(make_ko(), body=pkcs7_message(version=2)), Signature.DAMAGED),
+        (sign(make_ko(), body=pkcs7_message(kind=DATA)), Signature.DAMAGED),
+        (sign(make_ko(), body=pkcs7_message(content=der(0xA0, der(0x04, b"x")))), Signature.DAMAGED),
+        (sign(make_ko(), body=pkcs7_message(certificates=der(0x30))), Signature.DAMAGED),
+        (sign(make_ko(), body=pkcs7_message() + b"\0"), Signature.DAMAGED),
+        (sign(make_ko(), body=b"\x30" * 1000), Signature.DAMAGED),
+        (sign(make_ko(), body=der(0x30, bytes(65500)) * 2), Signature.DAMAGED),
         (sign(make_ko(), id_type=1), Signature.NONE),  # ENOPKG: as good as unsigned
         (sign(make_ko(), body=b""), Signature.DAMAGED),
         (sign(make_ko(), body=b"\x30\x04abc"), Signature.DAMAGED),
@@ -202,6 +217,12 @@ def test_signatures(ko: bytes, state: Signature) -> None:
     found = facts(ko)
     assert found.signature is state
     assert found.struct_size == 896
+
+
+def test_a_signature_cut_anywhere() -> None:
+    whole = pkcs7_message()
+    for end in range(len(whole)):
+        assert facts(sign(make_ko(), body=whole[:end])).signature is Signature.DAMAGED
 
 
 def test_only_a_signature() -> None:
