@@ -15,7 +15,7 @@ Kinds of reasons, which stay what they are:
     no-vermagic             no vermagic (unknown where the kernel has CONFIG_MODULE_FORCE_LOAD)
     vermagic-mismatch       vermagic differs behind the release
     release-mismatch        another release, and no basic __versions or no modversions
-    struct-size             sizeof(struct module) differs
+    struct-size             sizeof(struct module) differs (unknown before 6.4, which does not compare it)
     signature-damaged       a signature that cannot be read
     unsigned                no signature, and they are enforced
     signer-unverified       (unknown) a signature, and they are enforced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from autokmod.decide.finding import Finding, doubtful, refused
@@ -44,9 +45,17 @@ def _check_vermagic(module: ModuleFacts, abi: KernelAbi) -> Iterator[Finding]:
 
 
 def _check_struct_size(module: ModuleFacts, abi: KernelAbi) -> Iterator[Finding]:
+    """Compared since 6.4; older loaders take whatever is there for a struct module of theirs."""
     if None not in (module.struct_size, abi.struct_size) and module.struct_size != abi.struct_size:
         text = f"its struct module has {module.struct_size} bytes, that of {abi.krel} {abi.struct_size}"
-        yield refused(Reason("struct-size", text))
+        finding = refused if _version(abi.krel) >= (6, 4) else doubtful
+        yield finding(Reason("struct-size", text))
+
+
+def _version(krel: str) -> tuple[int, int]:
+    """Before any backport: where a distribution has one, the loader is stricter than is said here."""
+    found = re.match(r"(\d+)\.(\d+)", krel)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _check_signature(module: ModuleFacts, abi: KernelAbi, *, enforced: bool) -> Iterator[Finding]:

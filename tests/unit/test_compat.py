@@ -125,7 +125,10 @@ RULES: list[tuple[str, ModuleFacts, KernelAbi, Verdict, list[str]]] = [
     ("no vermagic, forced", module(vermagic=None), abi(FORCE), UNKNOWN, ["no-vermagic"]),
     ("kernel's not known", module(), abi(vermagic=None), COMPATIBLE, []),
     # struct module
-    ("size differs", module(struct_size=960), ABI, INCOMPATIBLE, ["struct-size"]),
+    ("size differs, 6.1", module(struct_size=960), ABI, UNKNOWN, ["struct-size"]),
+    ("size differs, 6.4", module(struct_size=960), abi(krel="6.4.0-1-amd64"), INCOMPATIBLE, ["struct-size"]),
+    ("size differs, 10.0", module(struct_size=960), abi(krel="10.0-rc1"), INCOMPATIBLE, ["struct-size"]),
+    ("size differs, odd", module(struct_size=960), abi(krel="next-6.12"), UNKNOWN, ["struct-size"]),
     # tables
     ("no table", module(versions=None, vermagic=ABI.vermagic), ABI, INCOMPATIBLE, ["no-versions"]),
     ("no table, forced", module(versions=None, vermagic=ABI.vermagic), abi(FORCE), UNKNOWN, ["no-versions"]),
