@@ -92,19 +92,20 @@ def _read_source(paths: Paths, source: Path, name: str, version: str) -> tuple[s
         problem = tree.problem or link_problem(paths, tree, paths.inside(source))
         if problem is not None:
             return "", problem
-        return package_digest(paths, tree, source.name, name, version), None
+        cache = paths.cache / "sources" / f"{source.name}.json"
+        return package_digest(paths, tree, name, version, cache), None
     except OSError as exc:
         return "", unreadable(source, exc)
     except FormatError as exc:
         return "", Reason("source-unreadable", str(exc))
 
 
-def package_digest(paths: Paths, tree: Tree, directory: str, name: str, version: str) -> str:
+def package_digest(paths: Paths, tree: Tree, name: str, version: str, cache: Path | None = None) -> str:
     """Hex sha256 of all that decides what is built: the source tree and what /etc/dkms says of the package.
 
-    OSError where something vanished or cannot be read.
+    `tree` may be a copy of the source. OSError where something vanished or cannot be read.
     """
-    whole = hashlib.sha256(tree_digest(tree, paths.cache / "sources" / f"{directory}.json").encode())
+    whole = hashlib.sha256(tree_digest(tree, cache).encode())
     for override, digest in _override_digests(paths, name, version):
         whole.update(os.fsencode(f"\0{override}\0{digest}"))
     return whole.hexdigest()
