@@ -91,7 +91,7 @@ def _lines(placement: Placement, status: KernelStatus, style: Style, *, everythi
     if placement.symbols_compared:
         yield _labelled("compared", f"{placement.symbols_compared} symbols")
     yield from _files(placement, status, style)
-    if placement.key:
+    if placement.key and (placement.files or placement.log):  # else it is only what a build would be called
         yield _labelled("build", placement.key)
     if placement.log:
         yield _labelled("log", placement.log)

@@ -67,4 +67,4 @@ def run_logs(args: argparse.Namespace) -> int:
 def log_path(paths: Paths, placement: Placement) -> Path | None:
     """By its key: a record made from outside, with another root, names paths of that time."""
     key = Path(placement.log).parent.name if placement.log else placement.key
-    return paths.builds / key / "build.log" if key else None
+    return paths.builds / key / "build.log" if key and (placement.log or placement.files) else None

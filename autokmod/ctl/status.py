@@ -88,7 +88,7 @@ def _machine_json(view: View, statuses: Sequence[KernelStatus]) -> dict[str, Any
 def _tell_empty(paths: Paths, view: View, output: Output) -> None:
     if not view.statuses:
         output.note(NO_KERNELS)
-    elif not find_sources(paths) and not any(s.placements for s in view.statuses):
+    elif not any(s.placements for s in view.statuses) and not find_sources(paths):
         output.note(NO_PACKAGES)
 
 

@@ -688,6 +688,10 @@ def test_blocked_and_waiting_and_skipped_in_words(paths: Paths) -> None:
     out = ctl(paths, "status", C).stdout
     assert [line.split()[2] for line in out.splitlines()[1:4]] == ["blocked", "waits", "skipped"]
     assert out.count("→ do that") == 2
+    placements = [replace(p, log=None) for p in placements]
+    write_record(paths, KernelRecord(C, time.time() + 1, tuple(placements)))
+    assert "key-pkg" not in ctl(paths, "explain", "skip", C).stdout
+    assert ctl(paths, "logs", "skip", C).stderr == f"skip was never built for {C}: there is no log\n"
 
 
 HEAVY = ("gi", "pydbus", "structlog", "zstandard", "subprocess", "threading", "asyncio", "logging", "ssl")
