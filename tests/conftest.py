@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import pytest
@@ -40,14 +40,13 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture
-def real_root(corpus: Corpus, tmp_path: Path) -> Iterator[MakeRoot]:
+def real_root(corpus: Corpus) -> Iterator[MakeRoot]:
     """Makes whole systems (see realroot.RealRoot); for tests marked `root`."""
-    count = itertools.count(1)
     with ExitStack() as stack:
 
         def make(*, kernels: tuple[str, ...] = (), packages: tuple[str, ...] = ()) -> realroot.RealRoot:
-            scratch = tmp_path / f"system{next(count)}"
-            scratch.mkdir()
+            # Not below tmp_path, which pytest closes to others: builds run as another user.
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="autokmod-test-")))
             return stack.enter_context(realroot.made(scratch, corpus, kernels=kernels, packages=packages))
 
         yield make

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -40,8 +41,8 @@ def system(real_root: MakeRoot) -> RealRoot:
 
 
 @pytest.fixture(scope="module")
-def whole_system(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRoot]:
-    with realroot.made(tmp_path_factory.mktemp("system"), corpus) as root:
+def whole_system(corpus: Corpus) -> Iterator[RealRoot]:
+    with TemporaryDirectory(prefix="autokmod-test-") as scratch, realroot.made(Path(scratch), corpus) as root:
         yield prepared(root)
 
 
