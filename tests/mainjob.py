@@ -41,11 +41,12 @@ def ctl(root: RealRoot, *args: str) -> Any:
     return json.loads(done.stdout)
 
 
-def oneshot(root: RealRoot, *args: str) -> int:
+def oneshot(root: RealRoot, *args: str, expect: int = 0) -> None:
     command = program("autokmod.daemon.main", root, "--oneshot", *args)
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.returncode
+    said = done.stdout + done.stderr
+    assert done.returncode == expect, said
+    assert "Traceback" not in said, said
 
 
 def status(root: RealRoot, krel: str) -> Any:

@@ -70,7 +70,7 @@ def test_bad_packages(real_root: MakeRoot, corpus: Corpus) -> None:
     first = corpus.trio.first
     root = real_root(kernels=(first,), packages=(QUICK,))
     bad = add_bad_packages(root)
-    assert oneshot(root) != 0
+    oneshot(root, expect=1)
     check_bad_packages(root, first, bad)
     said = {p["package"]: p["reasons"][0]["text"] for p in status(root, first)["placements"]}
     assert "dkms.conf" in said["syntax"]
@@ -95,7 +95,7 @@ def test_damaged_symvers(real_root: MakeRoot, corpus: Corpus, damage: Callable[[
     root = real_root(kernels=(first, equal), packages=(QUICK,))
     symvers = root.path / f"usr/src/linux-headers-{equal}/Module.symvers"
     symvers.write_bytes(damage(symvers.read_bytes()))
-    oneshot(root)
+    oneshot(root, expect=1)
     check_built(root, first)
     damaged = status(root, equal)
     assert damaged["readiness"] != "ready"
@@ -109,7 +109,7 @@ def test_an_in_tree_module_that_is_not_elf(real_root: MakeRoot, corpus: Corpus) 
     root = real_root(kernels=(first, equal), packages=(QUICK,))
     for module in root.paths.modulesd(equal).rglob("*.ko"):
         module.write_bytes(b"not a module\n")
-    oneshot(root)
+    oneshot(root, expect=1)
     check_built(root, first)
     assert placement(root, equal)["kind"] != "link"
     assert status(root, equal)["readiness"] != "ready"
