@@ -7,9 +7,8 @@ refuses, with the offset. Nothing but FormatError is raised, and every loop is b
 from __future__ import annotations
 
 import struct
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,8 +22,8 @@ SHN_UNDEF, SHN_ABS, SHN_COMMON, SHN_LIVEPATCH = 0, 0xFFF1, 0xFFF2, 0xFF20
 STB_WEAK = 2
 STT_REGISTER = 13  # SPARC only
 # Far above what any module has; they keep a damaged file from costing memory.
-MAX_NAME = 4096  # KSYM_NAME_LEN is 512
-MAX_SYMBOLS = 1 << 20
+MAX_NAME = 1024  # KSYM_NAME_LEN is 512
+MAX_SYMBOLS = 1 << 17  # that a module imports, or exports
 
 
 class Section(NamedTuple):
@@ -77,12 +76,15 @@ LAYOUTS = {(bits, order): _layout(order, bits) for bits in (32, 64) for order in
 
 
 class Elf:
-    """Raises FormatError from every method and property."""
+    """Raises FormatError from every method."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path, self.data = path, data
         self.ident, self.layout = self._identify()
         self.sections = self._read_sections()
+        self.symtab = self._find_symtab()
+        strings = self.sections[self.symtab.link]
+        self.strtab = self._strings(strings.offset, strings.size)
 
     def fail(self, what: str, offset: int | None = None) -> FormatError:
         return FormatError(self.path, what, offset)
@@ -146,30 +148,36 @@ class Elf:
 
     # ---- symbols and strings
 
-    @cached_property
-    def symtab(self) -> Section:
+    def _find_symtab(self) -> Section:
         found = [s for s in self.sections if s.type == SHT_SYMTAB]
         if len(found) != 1:
             raise self.fail(f"{len(found)} symbol tables instead of one (stripped?)")
+        if found[0].size % self.layout.symbol.size:
+            raise self.fail(f"a symbol table of {found[0].size} bytes ends within a symbol", found[0].offset)
         return found[0]
 
-    @cached_property
-    def strtab(self) -> bytes:
-        section = self.sections[self.symtab.link]
-        return self._strings(section.offset, section.size)
+    def symbols(self, sections: Container[int]) -> list[Symbol]:
+        """Those that belong to one of these section numbers."""
+        return self._few(s for s in self._every_symbol() if s.section in sections)
 
-    def symbols(self, sections: Container[int] | None = None) -> list[Symbol]:
-        """Those that belong to one of the section numbers, or all. The first, which the format reserves, never."""
-        tab, unpack = self.symtab, self.layout.symbol
-        if tab.size % unpack.size:
-            raise self.fail(f"a symbol table of {tab.size} bytes ends within a symbol", tab.offset)
+    def named(self, prefixes: tuple[bytes, ...]) -> dict[str, Symbol]:
+        """Those whose names begin so."""
+        table = self.strtab
+        return {
+            self.name(s): s for s in self._few(s for s in self._every_symbol() if table.startswith(prefixes, s.name))
+        }
+
+    def _every_symbol(self) -> Iterator[Symbol]:
+        """But for the first, which the format reserves."""
         a, b, c, d = self.layout.order
-        raw = islice(unpack.iter_unpack(self.content(tab)), 1, None)
-        found = (Symbol(s[a], s[b], s[c], s[d]) for s in raw if sections is None or s[c] in sections)
-        chosen = list(islice(found, MAX_SYMBOLS + 1))
-        if len(chosen) > MAX_SYMBOLS:
-            raise self.fail(f"more than {MAX_SYMBOLS} symbols", tab.offset)
-        return chosen
+        raw = self.layout.symbol.iter_unpack(self.content(self.symtab))
+        return (Symbol(s[a], s[b], s[c], s[d]) for s in islice(raw, 1, None))
+
+    def _few(self, symbols: Iterator[Symbol]) -> list[Symbol]:
+        found = list(islice(symbols, MAX_SYMBOLS + 1))
+        if len(found) > MAX_SYMBOLS:
+            raise self.fail(f"more than {MAX_SYMBOLS} symbols", self.symtab.offset)
+        return found
 
     def name(self, symbol: Symbol) -> str:
         return self._string(self.strtab, symbol.name)

@@ -27,6 +27,7 @@ from autokmod.observe.signature import read_signature
 EM_386, EM_SPARC, EM_PPC64, EM_SPARCV9, EM_X86_64 = 3, 2, 21, 43, 62
 VERSION_ENTRY = 64
 KSYMTAB = "__ksymtab_"
+MARKS = (b"__ksymtab_", b"__crc_", b"__kstrtabns_", b"__flags_")
 THIS_MODULE = ".gnu.linkonce.this_module"
 
 
@@ -173,7 +174,7 @@ def _exports(elf: Elf, exporter: str) -> Iterable[Export]:
     tables = {s.number: s for s in elf.sections if s.name in ("__ksymtab", "__ksymtab_gpl") and s.size}
     if not tables:
         return ()
-    marks = {elf.name(s): s for s in elf.symbols()}
+    marks = elf.named(MARKS)
     names = {n.removeprefix(KSYMTAB): s for n, s in marks.items() if n.startswith(KSYMTAB) and s.section in tables}
     empty = set(tables) - {s.section for s in names.values()}
     if empty:

@@ -84,10 +84,7 @@ def _what_is_wrong(data: bytes, start: int) -> str:
 
 
 def _first_duplicate(lines: list[str]) -> str:
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        name = line.split("\t", 2)[1]
-        if name in seen:
-            return f"line {number}: {name} stands there twice"
-        seen.add(name)
-    raise AssertionError("called without a duplicate")
+    first: dict[str, int] = {}
+    names = [line.split("\t", 2)[1] for line in lines]
+    number = min(i for i, name in enumerate(names, 1) if first.setdefault(name, i) != i)
+    return f"line {number}: {names[number - 1]} stands there twice"

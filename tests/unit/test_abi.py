@@ -191,6 +191,12 @@ def test_an_unfit_one_is_passed_over_and_named_where_it_is_the_only_one(paths: P
     assert what in abi.problems[0].text
 
 
+def test_the_smallest_among_the_first(paths: Paths) -> None:
+    for i in range(40):
+        put(paths, f"/usr/lib/modules/{KREL}/kernel/aaa/m{i:02}.ko", reference() + bytes(50 - i))
+    assert look(paths).reference == str(paths.modulesd(KREL) / "kernel/aaa/m31.ko")
+
+
 def test_compressed_modules_and_links(paths: Paths) -> None:
     directory = paths.modulesd(KREL) / "kernel/lib"
     (directory / "ref-one.ko").rename(directory / "real")

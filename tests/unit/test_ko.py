@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
 from autokmod.errors import FormatError
 from autokmod.model import ElfIdent, Export, Import, ModuleFacts, Signature
+from autokmod.observe import elf
 from autokmod.observe.elf import Elf
 from autokmod.observe.ko import parse_module, read_module
 from tests.elfwriter import (
@@ -15,6 +17,7 @@ from tests.elfwriter import (
     EM_386,
     EM_PPC64,
     EM_S390,
+    SHN_ABS,
     SHN_COMMON,
     SHN_UNDEF,
     SHT_NOBITS,
@@ -34,6 +37,11 @@ from tests.elfwriter import (
 )
 
 FORMS = [Format(), Format(32, "<", EM_386), Format(64, ">", EM_S390), Format(32, ">", 20), Format(64, "<", 183)]
+
+
+def text_only(value: object) -> str:
+    """Names of cases: not a whole module."""
+    return value if isinstance(value, str) else ""
 
 
 def facts(ko: bytes) -> ModuleFacts:
@@ -68,6 +76,12 @@ def test_modinfo() -> None:
     assert (found.has_btf, found.has_btf_base) == (False, False)
 
 
+def test_modinfo_that_says_nothing() -> None:
+    this = Sec(".gnu.linkonce.this_module", b"x")
+    for section in (Sec(".modinfo", b"no equals sign\0\0\0x"), Sec(".modinfo", bytes(9), SHT_NOBITS)):
+        assert facts(write_elf([this, section], [])).licenses == ()
+
+
 def test_no_modinfo_and_no_tables() -> None:
     found = parse_module("a/my-own.ko.xz", write_elf([Sec(".gnu.linkonce.this_module", bytes(10))], []))
     assert found.name == "my_own"
@@ -85,6 +99,11 @@ def test_layouts_of_exports(style: str) -> None:
         "c": Export("c", None, "sample", False, None),
         "d": Export("d", 9, "sample", True, "N"),
     }
+
+
+def test_a_namespace_in_no_section() -> None:
+    found = facts(make_ko(exports=[Exp("a")], symbols=[Sym("__kstrtabns_a", SHN_ABS, 7)]))
+    assert found.exports[0].namespace is None
 
 
 def test_a_crc_that_genksyms_did_not_find() -> None:
@@ -136,6 +155,7 @@ def test_sections_that_are_not_loaded_are_not_seen() -> None:
         (write_elf([Sec(".gnu.linkonce.this_module", b"x", flags=0)], []), "not-a-module"),
         (write_elf([Sec(".gnu.linkonce.this_module", b"x")] * 2, []), "not-a-module"),
     ],
+    ids=text_only,
 )
 def test_what_every_loader_refuses(ko: bytes, kind: str) -> None:
     assert [p.kind for p in facts(ko).problems] == [kind]
@@ -168,11 +188,64 @@ def test_link_time_leftovers_are_no_common_symbols() -> None:
         (make_ko(exports=[Exp("a", None)], symbols=[Sym("__crc_a", "x")], sections=[Sec("x", b"1234", 0)]), "outside"),
         (make_ko(basic=False, sections=[Sec("__versions", bytes(64), SHT_NOBITS)]), "not whole entries"),
     ],
+    ids=text_only,
 )
 def test_what_is_wrong(ko: bytes, what: str) -> None:
     with pytest.raises(FormatError, match=what) as caught:
         facts(ko)
     assert caught.value.path == "dir/sample.ko"
+
+
+def patched(ko: bytes, offset: int, kind: str, value: int) -> bytes:
+    raw = bytearray(ko)
+    struct.pack_into(kind, raw, offset, value)
+    return bytes(raw)
+
+
+def with_header(ko: bytes, section: str, **fields: int) -> bytes:
+    """With other values in a section's header."""
+    (start,) = struct.unpack_from("<Q", ko, 40)
+    (number,) = (s.number for s in Elf("x", ko).sections if s.name == section)
+    places = {"name": (0, "<I"), "type": (4, "<I"), "size": (32, "<Q"), "link": (40, "<I")}
+    for field, value in fields.items():
+        offset, kind = places[field]
+        ko = patched(ko, start + 64 * number + offset, kind, value)
+    return ko
+
+
+GOOD = make_ko(sections=[Sec("text", b"x")])
+
+
+@pytest.mark.parametrize(
+    ("ko", "what"),
+    [
+        (patched(GOOD, 58, "<H", 40), "section headers of 40 bytes"),
+        (patched(GOOD, 60, "<H", 500), "do not fit"),
+        (patched(GOOD, 40, "<Q", 1 << 60), "do not fit"),
+        (patched(GOOD, 62, "<H", 0), "no section with the sections' names"),
+        (patched(GOOD, 62, "<H", 500), "no section with the sections' names"),
+        (patched(GOOD, len(GOOD) - 64 * 8 + 4, "<I", 1), "first section header is not empty"),
+        (with_header(GOOD, "__versions", name=1 << 20), "a name at 1048576"),
+        (with_header(GOOD, "__versions", size=1 << 40), "does not fit"),
+        (with_header(GOOD, ".symtab", link=99), "links to section 99"),
+        (with_header(GOOD, ".symtab", link=4), "does not end in a zero byte"),
+        (with_header(GOOD, ".symtab", type=1), "0 symbol tables"),
+        (with_header(GOOD, ".strtab", type=2, link=1), "2 symbol tables"),
+        (with_header(GOOD, ".symtab", size=25), "ends within a symbol"),
+    ],
+    ids=text_only,
+)
+def test_wrong_headers(ko: bytes, what: str) -> None:
+    assert facts(GOOD).problems == ()
+    with pytest.raises(FormatError, match=what):
+        facts(ko)
+
+
+def test_more_symbols_than_any_module_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elf, "MAX_SYMBOLS", 2)
+    assert facts(make_ko(imports=["a", "b"], symbols=[Sym("c", 1)])).imports
+    with pytest.raises(FormatError, match="more than 2 symbols"):
+        facts(make_ko(imports=["a", "b", "c"]))
 
 
 def test_truncated_at_every_section_boundary_and_every_tenth_byte() -> None:
@@ -212,6 +285,7 @@ INDEFINITE = b"\x30\x80" + pkcs7_message()[4:] + b"\0\0"
         (sign(make_ko(), size=1 << 30), Signature.DAMAGED),
         (make_ko() + b"\x01" * 12 + SIGNATURE_MARK, Signature.DAMAGED),
     ],
+    ids=text_only,
 )
 def test_signatures(ko: bytes, state: Signature) -> None:
     found = facts(ko)

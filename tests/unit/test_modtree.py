@@ -142,7 +142,7 @@ def test_links_are_followed_inside_the_root(root: Path) -> None:
 
 
 def test_external_directories(root: Path) -> None:
-    conf = {"a.conf": "search external updates\nexternal * /opt/ko\nexternal ^5 /opt/other\n"}
+    conf = {"a.conf": "search external updates\nexternal * /opt/ko\nexternal ^5 /opt/other\nexternal * /gone\n"}
     paths = make_tree(root, conf, ["updates/twin.ko"])
     (root / "opt/ko").mkdir(parents=True)
     (root / "opt/ko/twin.ko").write_bytes(KO)
