@@ -16,6 +16,7 @@ MAX_TEXT = 300
 NOTHING_SAID = BuildError("", 0, "it failed without printing anything")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LAST = 20_000  # characters at the end, for want of anything better
 LONGEST = 2000  # characters of a line that are looked at: matching takes its square
 _COMPILER = re.compile(r"(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? (?:fatal error|error|Error): (?P<text>.+)")
 _CLEAR = (
@@ -40,19 +41,28 @@ _VAGUE = (
     re.compile(r"(?P<text>.*: (?:Permission denied|No space left on device|Read-only file system))"),
     re.compile(r"(?P<text>.*(?:Killed|out of memory|Cannot allocate memory|Resource temporarily unavailable).*)"),
 )
+# A log may have a million lines: what no pattern below could match is passed over at one look.
+_WORTH = re.compile(
+    r"error|Error|ERROR|FATAL|FAILED|\*\*\*|not found|No such file|No space|denied|Read-only|"
+    r"Killed|emory|unavailable|find file to patch|ld\b.*: |autokmod: "
+)
 _MAKE = (re.compile(r"(?P<text>make(?:\[\d+\])?: \*\*\* .+)"),)
 _NOISE = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory|==> ")
 
 
 def find_errors(log: str, shorten: Sequence[str] = ()) -> tuple[BuildError, ...]:
     """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it."""
-    lines = [line for raw in log.splitlines() if (line := _ESCAPES.sub("", raw[:LONGEST]).strip())]
+    lines = [_clean(line) for line in log.splitlines() if _WORTH.search(line)]
     for patterns in ((_COMPILER, *_CLEAR), _VAGUE, _MAKE):
         found = tuple(_first(_matching(lines, patterns), shorten))
         if found:
             return found
-    last = [line for line in lines if not _NOISE.match(line)][-3:]
-    return tuple(BuildError("", 0, line[:MAX_TEXT]) for line in last) or (NOTHING_SAID,)
+    last = [text for line in log[-LAST:].splitlines() if (text := _clean(line)) and not _NOISE.match(text)]
+    return tuple(BuildError("", 0, text[:MAX_TEXT]) for text in last[-3:]) or (NOTHING_SAID,)
+
+
+def _clean(line: str) -> str:
+    return _ESCAPES.sub("", line[:LONGEST]).strip()
 
 
 def _matching(lines: Iterable[str], patterns: Sequence[re.Pattern[str]]) -> Iterator[re.Match[str]]:
