@@ -17,7 +17,7 @@ from autokmod.config import Config, LogLevel
 from autokmod.daemon.bus import Bus, BusUnavailable
 from autokmod.daemon.core import Core
 from autokmod.daemon.loop import Loop
-from autokmod.daemon.notify import notify, watchdog_s
+from autokmod.daemon.notify import notify, notify_status, watchdog_s
 from autokmod.daemon.service import XML, Manager
 from autokmod.daemon.settle import wait_s
 from autokmod.daemon.watcher import Watcher
@@ -100,7 +100,7 @@ class App:
             return
         try:
             self._bus = Bus()
-            self._bus.on_lost(self._bus_lost)
+            self._bus.on_lost(lambda: self.loop.post(self._bus_lost))
             self._bus.publish(self.manager, XML)
         except BusUnavailable as exc:
             log.warning(f"{exc}; going on without it", kind=Event.NO_BUS)
@@ -116,7 +116,7 @@ class App:
         if self._stopping:
             return
         self._stopping = True
-        notify("STOPPING=1\nSTATUS=Stopping")
+        notify("STOPPING=1")
         self.manager.update({"State": "stopping"})
         self.core.worker.stop()
 
@@ -221,7 +221,7 @@ class App:
 
     def _progress(self, job: Job, text: str) -> None:
         self.manager.JobProgress(job.id, text)
-        notify(f"STATUS={text.partition(chr(10))[0]}")
+        notify_status(text)
 
     def _tell_state(self) -> None:
         running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
@@ -230,7 +230,7 @@ class App:
         if not self._stopping:
             doing = f"working on {running[0].krel}" if running else "idle"
             waiting = len(self._jobs) - len(running)
-            notify(f"STATUS={doing}, {waiting} queued" if waiting else f"STATUS={doing}")
+            notify_status(f"{doing}, {waiting} queued" if waiting else doing)
 
     def _judge(self) -> None:
         """Find out how the kernels stand; once for all that happens until that begins."""

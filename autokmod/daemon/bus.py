@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gi
@@ -181,6 +182,29 @@ def _wire_error(exc: Exception, what: str) -> tuple[str, str]:
     return f"{ERROR_PREFIX}Failed", "internal error: see the journal of autokmodd"
 
 
+@contextmanager
+def _unless_closed(connection: Any) -> Iterator[None]:
+    """To a connection that is gone nothing can be told, and nothing needs to be."""
+    try:
+        yield
+    except GLib.Error:
+        if not connection.is_closed():
+            raise
+
+
+class _Speaker:
+    """Stands in for the bus where pydbus emits signals."""
+
+    def __init__(self, connection: Any) -> None:
+        self.con = self
+        self._connection = connection
+        self.register_object, self.unregister_object = connection.register_object, connection.unregister_object
+
+    def emit_signal(self, *args: Any) -> None:
+        with _unless_closed(self._connection):
+            self._connection.emit_signal(*args)
+
+
 # ---- the connection ------------------------------------------------------------------------------
 
 
@@ -206,7 +230,8 @@ class Bus:
         interfaces = Gio.DBusNodeInfo.new_for_xml(xml).interfaces
         wrapper = _Wrapper(service, interfaces, self._pool)
         # In this order: who sees the name finds the object.
-        self._published.append(ObjectRegistration(self._bus, PATH, interfaces, wrapper, own_wrapper=True))
+        speaker = _Speaker(self._bus.con)
+        self._published.append(ObjectRegistration(speaker, PATH, interfaces, wrapper, own_wrapper=True))
         try:
             self._published.append(self._bus.request_name(NAME, allow_replacement=False))
         except RuntimeError as exc:
@@ -216,5 +241,6 @@ class Bus:
 
     def close(self) -> None:
         while self._published:
-            self._published.pop().__exit__(None, None, None)
+            with _unless_closed(self._bus.con):
+                self._published.pop().__exit__(None, None, None)
         self._pool.shutdown(cancel_futures=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autokmod.daemon.notify import notify, watchdog_s
+from autokmod.daemon.notify import notify, notify_status, watchdog_s
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -24,6 +24,17 @@ def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == ""
     notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "gone")})
     assert "systemd cannot be told 'READY=1'" in capsys.readouterr().err
+    notify_status("idle", {"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_status_never_waits(tmp_path: Path) -> None:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(env["NOTIFY_SOCKET"])
+        for number in range(1000):  # more than the kernel queues
+            notify_status(f"line {number}\nanother", env)
+        assert sock.recv(100) == b"STATUS=line 0"
 
 
 @pytest.mark.parametrize(
