@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -152,9 +152,13 @@ def _queue(args: argparse.Namespace, krels: list[str], *, force: bool) -> int:
         client.reconcile(krels, force=force)
     else:
         raise NotAuthorized("queue work")
+    return _detachable(output, lambda: _after_queueing(paths, output, krels, wait=args.wait))
+
+
+def _after_queueing(paths: Paths, output: Output, krels: Sequence[str], *, wait: bool) -> int:
     running = is_daemon_running(paths)
     output.note(f"Queued: {', '.join(krels)}" if running else _nobody(krels))
-    if not args.wait:
+    if not wait:
         return OK
     return _wait(paths, output, krels) if running else FAILED
 
@@ -179,17 +183,23 @@ def may_write_spool(paths: Paths) -> bool:
 
 
 def run_wait(args: argparse.Namespace) -> int:
-    paths = paths_of(args)
-    return _wait(paths, output_of(args), _named(paths, args.krels) if args.krels else None)
+    paths, output = paths_of(args), output_of(args)
+    krels = _named(paths, args.krels) if args.krels else None
+    return _detachable(output, lambda: _wait(paths, output, krels))
+
+
+def _detachable(output: Output, work: Callable[[], int]) -> int:
+    """Ctrl-C ends the waiting, never the work."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        output.note("Not waiting any longer; the work goes on. 'autokmodctl wait' waits again.")
+        return DETACHED
 
 
 def _wait(paths: Paths, output: Output, krels: Collection[str] | None) -> int:
     """`krels`: None waits for every job."""
-    try:
-        served = _until_done(paths, krels)
-    except KeyboardInterrupt:
-        output.note("Not waiting any longer; the work goes on. 'autokmodctl wait' waits again.")
-        return DETACHED
+    served = _until_done(paths, krels)
     view = take_view(paths)
     statuses = [s for s in view.statuses if krels is None or s.krel in krels]
     if output.json != "off":
