@@ -31,7 +31,7 @@ _CLEAR = (
     re.compile(r"(?:\S*/)?(?P<text>(?:clang|gcc|cc|\S*-gcc)[-\d.]*: (?:fatal )?error: .+)"),
     re.compile(r"(?P<text>error: .+)"),  # rustc, objtool
     re.compile(r"(?P<file>[^\s:]+\.o): (?P<text>error: objtool: .+)"),
-    re.compile(r"autokmod: (?P<text>.+)"),
+    re.compile(r"autokmod: (?!the \S+ script ended)(?P<text>.+)"),
 )
 _VAGUE = (
     re.compile(r"(?P<file>[^\s:]+):(?P<line>\d+): \*\*\* (?P<text>.+?)\s*Stop\."),
@@ -40,6 +40,11 @@ _VAGUE = (
     re.compile(r"(?P<text>(?:make|sh|bash|/bin/sh|env)\S*: .*No such file or directory)"),
     re.compile(r"(?P<text>.*: (?:Permission denied|No space left on device|Read-only file system))"),
     re.compile(r"(?P<text>.*(?:Killed|out of memory|Cannot allocate memory|Resource temporarily unavailable).*)"),
+)
+# Anything that calls itself an error, and that a script failed: after what the script itself said.
+_LOOSE = (
+    re.compile(r"(?P<text>\W*(?:Error|ERROR)[:!] .+)"),
+    re.compile(r"autokmod: (?P<text>.+)"),
 )
 # A log may have a million lines: what no pattern below could match is passed over at one look.
 _WORTH = re.compile(
@@ -53,7 +58,7 @@ _NOISE = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory|==> ")
 def find_errors(log: str, shorten: Sequence[str] = ()) -> tuple[BuildError, ...]:
     """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it."""
     lines = [_clean(line) for line in log.splitlines() if _WORTH.search(line)]
-    for patterns in ((_COMPILER, *_CLEAR), _VAGUE, _MAKE):
+    for patterns in ((_COMPILER, *_CLEAR), _VAGUE, _LOOSE, _MAKE):
         found = tuple(_first(_matching(lines, patterns), shorten))
         if found:
             return found

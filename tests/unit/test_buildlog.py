@@ -68,6 +68,14 @@ make[2]: *** [scripts/Makefile.modpost:145: {BUILD}/Module.symvers] Error 1
         "make: ok\nautokmod: the recipe promises src/x.ko, which was not made\n",
         [("", 0, "the recipe promises src/x.ko, which was not made")],
     ),
+    "a configure of its own kind": (
+        "Iptables binary version: no iptables binary found\n! Error: Can not find iptables version\n"
+        "autokmod: the PRE_BUILD script ended with exit status 1\n",
+        [
+            ("", 0, "! Error: Can not find iptables version"),
+            ("", 0, "the PRE_BUILD script ended with exit status 1"),
+        ],
+    ),
     "linker": ("ld: cannot find -lfoo\nmake: *** [x] Error 1\n", [("", 0, "ld: cannot find -lfoo")]),
     "clang option": ("clang: error: unknown argument: '-x'\n", [("", 0, "clang: error: unknown argument: '-x'")]),
     "make stop": (
