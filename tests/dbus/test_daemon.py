@@ -18,6 +18,7 @@ from autokmod.model import Verb
 from tests.dbus.busmachine import LIMIT_S, Machine, running_bus, until
 from tests.dbus.test_service import A, B, busy
 from tests.unit.handmade import add_kernel, add_source
+from tests.unit.test_watcher import overflow
 
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
 
@@ -75,14 +76,11 @@ def test_a_package_that_appears_is_a_reason_to_look_at_every_kernel(machine: Mac
 
 def test_an_overflow_of_events_loses_nothing(machine: Machine) -> None:
     configure(machine)
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     dkms = machine.paths.at("etc/dkms")
     dkms.mkdir(parents=True)
     with machine.daemon() as daemon, machine.signals() as signals:
         daemon.process.send_signal(signal.SIGSTOP)
-        for number in range(limit // 2 + 10):
-            (dkms / str(number)).mkdir()
-            (dkms / str(number)).rmdir()
+        overflow(dkms)
         add_kernel(machine.paths, A)
         daemon.process.send_signal(signal.SIGCONT)
         signals.until_told("JobRemoved", f"'reconcile-{A}', 'done'")
