@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from autokmod.errors import FormatError
 from autokmod.model import Kernel, KernelAbi, ModuleFacts, Reason
@@ -27,32 +28,37 @@ CONFIG_LIMIT = 4 << 20
 REFERENCES = 8  # in-tree modules that are tried
 
 
+@dataclass(frozen=True, slots=True)
+class _Read(Generic[T]):
+    """One of the kernel's texts, or what is wrong with it."""
+
+    path: str | None = None  # host
+    digest: str | None = None  # sha256 of the text, however it is stored
+    value: T | None = None
+    problem: Reason | None = None
+
+
 def read_abi(paths: Paths, kernel: Kernel) -> KernelAbi:
-    problems: list[Reason] = []
-    symvers_path, symvers_data, exports = _read_first(
-        paths, _symvers_files(paths, kernel), "symvers", symvers.LIMIT, parse_symvers, problems
-    )
-    _, config_data, config = _read_first(
-        paths, _config_files(paths, kernel), "config", CONFIG_LIMIT, parse_config, problems
-    )
-    reference = _read_reference(paths, kernel, problems)
-    modversions = _has_modversions(config, reference)
-    offered = exports if exports is not None else Symvers({})
-    problems += _disagreements(reference, offered, symvers_path) if modversions else ()
+    table = _read_first(paths, kernel, _symvers_files(paths, kernel), "symvers", symvers.LIMIT, parse_symvers)
+    config = _read_first(paths, kernel, _config_files(paths, kernel), "config", CONFIG_LIMIT, parse_config)
+    reference, reference_problem = _read_reference(Path(kernel.modulesd), kernel.krel)
+    modversions = _has_modversions(config.value, reference)
+    exports = table.value if table.value is not None else Symvers({})
+    mismatch = _mismatch(reference, exports, table.path) if modversions and reference else None
     return KernelAbi(
         krel=kernel.krel,
         ident=reference.ident if reference else None,
         vermagic=reference.vermagic if reference else None,
         struct_size=reference.struct_size if reference else None,
         modversions=modversions,
-        exports=offered,
-        symvers_path=symvers_path,
-        symvers_digest=_digest(symvers_data),
-        config_digest=_digest(config_data),
-        config=config or {},
-        problems=tuple(problems),
+        exports=exports,
+        symvers_path=table.path,
+        symvers_digest=table.digest,
+        config_digest=config.digest,
+        config=config.value or {},
+        problems=tuple(p for p in (table.problem, config.problem, reference_problem, mismatch) if p),
         reference=reference.path if reference else None,
-        absent=_absent(Path(kernel.modulesd), offered) if reference else frozenset(),
+        absent=_absent(Path(kernel.modulesd), exports) if reference else frozenset(),
     )
 
 
@@ -70,10 +76,6 @@ def _has_modversions(config: Mapping[str, str] | None, reference: ModuleFacts | 
     if config is not None:
         return config.get("CONFIG_MODVERSIONS") == "y"
     return reference is not None and "modversions" in (reference.vermagic or "").split()
-
-
-def _digest(data: bytes | None) -> str | None:
-    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 # ---- symvers and configuration: the first of several places counts, good or bad
@@ -94,50 +96,46 @@ def _config_files(paths: Paths, kernel: Kernel) -> Iterator[Path]:
 
 
 def _read_first(
-    paths: Paths,
-    files: Iterable[Path],
-    what: str,
-    limit: int,
-    parse: Callable[[bytes, str], T],
-    problems: list[Reason],
-) -> tuple[str | None, bytes | None, T | None]:
-    """Host path, text and value of the first file that exists; what is wrong with it goes to `problems`."""
+    paths: Paths, kernel: Kernel, files: Iterable[Path], what: str, limit: int, parse: Callable[[bytes, str], T]
+) -> _Read[T]:
     for file in files:
         try:
             host = str(paths.resolve(file))
             data = read_blob(host, limit=limit)
-            return host, data, parse(data, host)
+            return _Read(host, hashlib.sha256(data).hexdigest(), parse(data, host))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (FormatError, OSError) as exc:
-            problems.append(Reason(f"{what}-unreadable", f"the kernel's {what} cannot be read: {exc}"))
-            return str(file), None, None
-    problems.append(Reason(f"{what}-missing", f"no {what} of this kernel is on this machine", hint=_HINTS.get(what)))
-    return None, None, None
+            problem = Reason(f"{what}-unreadable", f"the kernel's {what} cannot be read: {exc}")
+            return _Read(str(file), problem=problem)
+    return _Read(problem=_missing(kernel, what))
 
 
-_HINTS = {"symvers": "install the kernel's headers"}
+def _missing(kernel: Kernel, what: str) -> Reason:
+    """Headers that are there but of no use are why, and say what helps."""
+    cause = kernel.problems[0] if kernel.kdir is None and kernel.problems else None
+    text = f"no {what} of {kernel.krel} can be read"
+    return Reason(f"{what}-missing", f"{text}: {cause.text}" if cause else text, hint=cause.hint if cause else None)
 
 
 # ---- one of the kernel's own modules
 
 
-def _read_reference(paths: Paths, kernel: Kernel, problems: list[Reason]) -> ModuleFacts | None:
+def _read_reference(modulesd: Path, krel: str) -> tuple[ModuleFacts | None, Reason | None]:
     """The first usable one of the smallest among the first in name order: the same one every time, and cheap."""
     why = "there is none below kernel/"
-    for file in _reference_files(Path(kernel.modulesd) / "kernel"):
+    for file in _reference_files(modulesd / "kernel"):
         try:
             facts = read_module(file)
         except (FormatError, OSError) as exc:
             why = str(exc)
             continue
-        unfit = _unfit(facts, kernel.krel)
+        unfit = _unfit(facts, krel)
         if unfit is None:
-            return facts
+            return facts, None
         why = f"{file}: {unfit}"
     text = f"no module of the kernel itself could be read, so its vermagic is not known: {why}"
-    problems.append(Reason("reference-missing", text))
-    return None
+    return None, Reason("reference-missing", text)
 
 
 def _unfit(facts: ModuleFacts, krel: str) -> str | None:
@@ -159,16 +157,14 @@ def _reference_files(directory: Path, among: int = 4 * REFERENCES) -> list[Path]
     return [Path(f) for _, f in sorted(found[:among])[:REFERENCES]]
 
 
-def _disagreements(reference: ModuleFacts | None, exports: Symvers, path: str | None) -> Iterator[Reason]:
+def _mismatch(reference: ModuleFacts, exports: Symvers, path: str | None) -> Reason | None:
     """A kernel's own module agrees with its symvers in every CRC; if not, the symvers is another kernel's."""
-    if reference is None or not exports:
-        return
     wanted = reference.ext_versions or reference.versions or {}
     for name, crc in wanted.items():
         if name in exports and exports[name].crc != crc:
             text = f"{path} does not belong to this kernel: {reference.path} has another CRC for `{name}`"
-            yield Reason("symvers-mismatch", text, name, crc, exports[name].crc)
-            return
+            return Reason("symvers-mismatch", text, name, crc, exports[name].crc)
+    return None
 
 
 def _absent(modulesd: Path, exports: Symvers) -> frozenset[str]:

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from autokmod.errors import FormatError
-from autokmod.model import Kernel, KernelAbi, KernelState
+from autokmod.model import Kernel, KernelAbi, KernelState, Reason
 from autokmod.observe.abi import parse_config, read_abi
 from autokmod.paths import Paths
 from tests.elfwriter import Exp, make_ko
@@ -116,7 +116,15 @@ def test_nothing_but_modules(paths: Paths) -> None:
     assert abi.modversions  # its own module says so
     assert len(abi.exports) == 0
     assert (abi.symvers_path, abi.symvers_digest, abi.config_digest, abi.absent) == (None, None, None, frozenset())
-    assert abi.problems[0].hint is not None
+    assert abi.problems[0].text == f"no symvers of {KREL} can be read"
+
+
+def test_headers_of_no_use_are_named(paths: Paths) -> None:
+    problem = Reason("headers-incomplete", "the headers lack modpost", hint="install them again")
+    kernel = Kernel(KREL, KernelState.NO_HEADERS, str(paths.modulesd(KREL)), None, None, (problem,), 0.0)
+    found = read_abi(paths, kernel).problems[0]
+    assert found.text == f"no symvers of {KREL} can be read: the headers lack modpost"
+    assert found.hint == problem.hint
 
 
 def test_a_link_that_turns_in_a_circle(paths: Paths) -> None:
