@@ -31,6 +31,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel, run
 from autokmod.sandbox import Sandbox, check_sandbox, find_user, sandbox_cmd
 
+SCRIPT = ".autokmod-build"  # as it shows in ps
 LOG_LIMIT = 16 << 20  # bytes of a log that are kept: its beginning and, three times as much, its end
 SYMVERS_LIMIT = 16 << 20
 PASSING = ("No space left on device", "Resource temporarily unavailable", "Cannot allocate memory")
@@ -138,11 +139,13 @@ def _run(order: Order, work: Path, box: Sandbox, slot: JobSlot, cancel: Cancel) 
     """Raises SandboxUnavailable."""
     tree = DKMS_TREE if box.contained else str(work / "dkms")
     script = build_script(order.recipe, order.kernel.krel, order.toolchain.strip).replace(DKMS_TREE, tree)
+    (work / "dkms" / SCRIPT).write_text(script, encoding="utf-8")
+    (work / "dkms" / SCRIPT).chmod(0o644)
     with open(work / "log", "xb") as log:
         log.write(f"==> {order.package.id} for {order.kernel.krel}: {', '.join(order.toolchain.identity)}\n".encode())
         log.flush()
         result = run(
-            sandbox_cmd(box, ["bash", "-c", script, "autokmod-build"]),
+            sandbox_cmd(box, ["bash", f"{tree}/{SCRIPT}"]),
             timeout_s=order.config.build.time_limit_s,
             env=environment(order, tree, slot.makeflags),
             log=log,
