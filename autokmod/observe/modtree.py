@@ -105,16 +105,15 @@ def _stem(path: str) -> str:
 def find_modules(paths: Paths, krel: str, config: DepmodConfig) -> dict[str, list[str]]:
     """Module name → its files in the order in which depmod meets them, as `picked` wants them."""
     found: dict[str, list[str]] = {}
-    for relative in _walk(paths, paths.modulesd(krel), "", config.excludes, ()):
-        found.setdefault(module_name(relative), []).append(relative)
-    for directory in reversed(config.externals):
-        for absolute in _walk(paths, paths.at(directory), directory + "/", config.excludes, ()):
-            found.setdefault(module_name(absolute), []).append(absolute)
+    places = [(str(paths.modulesd(krel)), ""), *((str(paths.at(d)), f"{d}/") for d in reversed(config.externals))]
+    for directory, prefix in places:
+        for file in _walk(paths, directory, prefix, config.excludes, ()):
+            found.setdefault(module_name(file), []).append(file)
     return found
 
 
 def _walk(
-    paths: Paths, directory: Path, prefix: str, excludes: frozenset[str], above: tuple[tuple[int, int], ...]
+    paths: Paths, directory: str, prefix: str, excludes: frozenset[str], above: tuple[tuple[int, int], ...]
 ) -> Iterator[str]:
     try:
         entries = list(os.scandir(directory))  # in readdir order: that is what depmod goes by
@@ -134,15 +133,17 @@ def _walk(
             yield prefix + entry.name
 
 
-def _follow(paths: Paths, entry: os.DirEntry[str]) -> tuple[Path, int]:
+def _follow(paths: Paths, entry: os.DirEntry[str]) -> tuple[str, int]:
     """Where it leads inside the root, and of which kind that is; 0 for what leads nowhere."""
-    if not entry.is_symlink():
-        return Path(entry.path), stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
+    if entry.is_file(follow_symlinks=False):
+        return entry.path, stat.S_IFREG
+    if entry.is_dir(follow_symlinks=False):
+        return entry.path, stat.S_IFDIR
     try:
-        target = paths.resolve(entry.path)
+        target = str(paths.resolve(entry.path))
         return target, stat.S_IFMT(os.stat(target).st_mode)
     except (OSError, FormatError):
-        return Path(entry.path), 0
+        return entry.path, 0
 
 
 def read_modules_dep(modulesd: Path) -> dict[str, str]:
