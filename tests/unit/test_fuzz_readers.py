@@ -24,7 +24,7 @@ from autokmod.observe.symvers import parse_symvers
 from tests.elfwriter import EM_386, EM_PPC64, Exp, Format, Sec, make_ko, sign, write_elf
 from tests.unit.test_compat import ABI
 
-SETTINGS = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.data_too_large])
+SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 VERSIONS = {"module_layout": 1, "kfree": 2, "a_longer_name_of_a_symbol": 3}
 EXPORTS = [Exp("one", 5, gpl=True, namespace="NS"), Exp("two")]
 SEEDS = [
