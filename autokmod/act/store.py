@@ -118,7 +118,8 @@ def new_entry(paths: Paths) -> Iterator[Path]:
     """An empty directory on the store's file system, for what `publish` will take."""
     with scratch(paths.builds) as place:
         entry = place / "entry"
-        entry.mkdir(mode=0o755)
+        entry.mkdir()
+        entry.chmod(0o755)  # whatever the umask is: logs and manifests are for everyone to read
         yield entry
 
 
@@ -126,6 +127,7 @@ def write_entry_file(entry: Path, name: str, data: bytes) -> None:
     with open(entry / name, "xb") as f:
         f.write(data)
         f.flush()
+        os.fchmod(f.fileno(), 0o644)
         os.fsync(f.fileno())
 
 

@@ -147,7 +147,9 @@ def _broken(
     if returncode is None:
         return RecipeError(path, "", f"evaluating it took longer than {config.build.eval_limit_s} s")
     if any(name == "SYNTAX" for name, _, _ in triples):
-        return RecipeError(path, "", _bash_line(lines, path) or "bash cannot read it")
+        why = _bash_line(lines, path) or "bash cannot read it"
+        hint = f": user {config.build.user} has to read it, chmod -R o+rX {os.path.dirname(path)}"
+        return RecipeError(path, "", why + (hint if why == "Permission denied" else ""))
     if len(said) >= LIMITS.file_mb << 20 or returncode == 128 + 25:  # SIGXFSZ
         return RecipeError(path, "", f"it printed more than {LIMITS.file_mb} MiB")
     last = f" after '{lines[-1][:200]}'" if lines else ""
@@ -156,8 +158,8 @@ def _broken(
 
 def _bash_line(lines: Sequence[str], path: str) -> str | None:
     """`PATH: line 3: syntax error near unexpected token 'fi'`, without the path."""
-    found = next((line for line in lines if line.startswith(f"{path}: ")), lines[0] if lines else None)
-    return found.removeprefix(f"{path}: ") if found else None
+    found = next((line for line in lines if f"{path}: " in line), lines[0] if lines else None)
+    return found.rpartition(f"{path}: ")[2] if found else None
 
 
 def _raw(package: Package, triples: Sequence[tuple[str, str, str]]) -> RawConf:

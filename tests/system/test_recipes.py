@@ -217,6 +217,18 @@ def test_an_empty_conf_and_one_of_garbage(confs: Confs) -> None:
     confs.error("\x01\x02\x7fELF \x80" * 50)
 
 
+def test_a_source_that_only_root_may_read_is_told(confs: Confs) -> None:
+    """DKMS reads as root; here the build user has to."""
+    confs.recipe(HEAD)
+    conf = confs.paths.usr_src / "foo-1.0/dkms.conf"
+    conf.chmod(0o600)
+    error = confs.error(HEAD + "MAKE=other\n")
+    assert "chmod -R o+rX" in error.why
+    conf.chmod(0o644)
+    conf.parent.chmod(0o700)
+    assert "chmod o+x" in confs.error(HEAD + "MAKE=another\n").why
+
+
 def test_a_hostile_conf_reaches_nothing(confs: Confs) -> None:
     secret = confs.paths.at("etc/dkms/secret.conf")
     secret.parent.mkdir(exist_ok=True)
