@@ -117,13 +117,15 @@ class Daemon:
 class Machine:
     """A root directory, a bus, and one daemon after another."""
 
-    def __init__(self, directory: Path, bus: str) -> None:
+    def __init__(self, directory: Path, bus: str, root: Path | None = None) -> None:
+        """`root`: a system that is there already."""
         directory.mkdir(exist_ok=True)
         self.directory, self.bus = directory, bus
-        self.paths = Paths(directory / "root")
-        self.paths.root.mkdir()
-        (self.paths.root / "lib").symlink_to("usr/lib")
-        self.paths.modules.mkdir(parents=True)
+        self.paths = Paths(root or directory / "root")
+        if root is None:
+            self.paths.root.mkdir()
+            (self.paths.root / "lib").symlink_to("usr/lib")
+            self.paths.modules.mkdir(parents=True)
         self._count = 0
 
     def env(self, **more: str) -> dict[str, str]:
