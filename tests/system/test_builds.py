@@ -5,6 +5,7 @@ module of the kernel's own, copied, passes for one that was just made.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import autokmod
 from autokmod.act.build import build_package
 from autokmod.act.store import find_build, list_builds, read_built
 from autokmod.config import BuildConfig, Config
@@ -451,3 +453,46 @@ def test_a_work_directory_that_resists_is_removed(workshop: Workshop) -> None:
     build = workshop.dummy(make=f"{DUMMY}; mkdir -p a/b/c; touch a/b/c/d; chmod 0 a/b/c a/b a")
     assert build.ok, workshop.log(build)  # the result was copied before, and what the build tree became is nobody's
     workshop.is_clean()
+
+
+UNSANDBOXED = """
+from pathlib import Path
+from autokmod.act.build import build_package
+from autokmod.config import BuildConfig, Config
+from autokmod.jobs.tokens import TokenPool
+from autokmod.observe.abi import read_abi
+from autokmod.observe.dkmsconf import read_recipe
+from autokmod.observe.kernels import find_kernels
+from autokmod.observe.sources import find_packages
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+paths, config = Paths(Path("/")), Config(build=BuildConfig(allow_unsandboxed=True))
+(package,), (kernel,) = find_packages(paths, config), find_kernels(paths)
+abi = read_abi(paths, kernel)
+recipe = read_recipe(paths, config, package, kernel, abi)
+build = build_package(paths, config, package, recipe, kernel, abi, "a" * 64, "b" * 64, TokenPool(1), Cancel())
+print(Path(build.directory, "build.log").read_text(), build.errors, "ok" if build.ok else "failed")
+"""
+
+
+def test_without_bubblewrap_only_where_the_administrator_said_so(workshop: Workshop) -> None:
+    """The user is still dropped; run inside the root, for it is allowed on the running system only."""
+    root = workshop.root
+    make = 'id -u; echo "tree=$dkms_tree"; make -C "$kernel_source_dir" M="$dkms_tree/$module/$module_version/build"'
+    root.add_source("hello", "1.0", {**source("hello", "MAKE=$(cat ${BASH_SOURCE%/*}/what)"), "what": make})
+    shutil.copytree(Path(autokmod.__file__).parent, root.path / "opt/autokmod")
+    root.paths.at("usr/bin/bwrap").unlink()
+    done = root.chroot("/usr/bin/python3", "-c", UNSANDBOXED, PYTHONPATH="/opt")
+    assert done.stdout.rstrip().endswith("ok"), done.stdout
+    uid = next(line for line in done.stdout.splitlines() if line.isdecimal())
+    assert uid != "0"
+    assert "tree=/var/lib/autokmod/work/" in done.stdout
+
+
+def test_without_bubblewrap_nothing_is_built(workshop: Workshop) -> None:
+    workshop.root.add_source("hello", "1.0", source())
+    shutil.copytree(Path(autokmod.__file__).parent, workshop.root.path / "opt/autokmod")
+    workshop.paths.at("usr/bin/bwrap").unlink()
+    script = UNSANDBOXED.replace("allow_unsandboxed=True", "")
+    done = workshop.root.chroot("/usr/bin/python3", "-c", script, PYTHONPATH="/opt")
+    assert "bubblewrap (bwrap) is not installed; install it: apt-get install bubblewrap" in done.stdout
