@@ -44,8 +44,8 @@ def read_signature(data: bytes) -> tuple[Signature, int]:
     if size >= end:
         return Signature.DAMAGED, len(data)
     start = end - size
-    if id_type != PKCS7:  # ENOPKG: to the loader, as good as unsigned
-        return Signature.NONE, start
+    if id_type != PKCS7:  # ENOPKG: to the loader, as good as unsigned, and it cuts off the marker alone
+        return Signature.NONE, len(data) - len(MARKER)
     plain = not (algo or digest or signer or key_id or pad != b"\0\0\0")
     return Signature.PRESENT if plain and is_signed_data(data[start:end]) else Signature.DAMAGED, start
 

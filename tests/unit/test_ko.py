@@ -284,6 +284,7 @@ INDEFINITE = b"\x30\x80" + pkcs7_message()[4:] + b"\0\0"
         (sign(make_ko(), body=b"nonsense"), Signature.DAMAGED),
         (sign(make_ko(), size=1 << 30), Signature.DAMAGED),
         (make_ko() + b"\x01" * 12 + SIGNATURE_MARK, Signature.DAMAGED),
+        (make_ko() + SIGNATURE_MARK, Signature.NONE),  # ENOPKG, by what happens to stand at the module's end
     ],
     ids=text_only,
 )
