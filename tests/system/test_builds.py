@@ -7,8 +7,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,7 +330,7 @@ def test_the_time_limit(workshop: Workshop) -> None:
     build = workshop.dummy(make=f"(setsid nohup sleep {marker} &); trap '' TERM; sleep {marker}")
     workshop.says(build, "took longer than 1 s")
     assert build.transient
-    assert marker not in run(["ps", "-eo", "args"], timeout_s=10).output
+    assert marker not in commands()
 
 
 def test_a_cancelled_build_is_not_remembered(workshop: Workshop) -> None:
@@ -496,3 +498,41 @@ def test_without_bubblewrap_nothing_is_built(workshop: Workshop) -> None:
     script = UNSANDBOXED.replace("allow_unsandboxed=True", "")
     done = workshop.root.chroot("/usr/bin/python3", "-c", script, PYTHONPATH="/opt")
     assert "bubblewrap (bwrap) is not installed; install it: apt-get install bubblewrap" in done.stdout
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.system.test_builds import *
+from tests.realroot import RealRoot
+root = RealRoot(Path(sys.argv[1]), Corpus())
+Workshop(root, sys.argv[2], TokenPool(1)).build("hello")
+"""
+
+
+def test_a_killed_daemon_leaves_no_process_and_its_work_is_swept(workshop: Workshop) -> None:
+    marker = "4747.4747"
+    files = {"dkms.conf": conf("hello", f"MAKE='echo started; sleep {marker}'", module="dummy")}
+    workshop.root.add_source("hello", "1.0", files)
+    argv = [sys.executable, "-c", KILLED, str(workshop.root.path), workshop.krel]
+    with subprocess.Popen(argv, cwd=Path(__file__).parents[2]) as daemon:
+        wait_for(lambda: marker in commands())
+        daemon.kill()
+    wait_for(lambda: marker not in commands())
+    assert len(os.listdir(workshop.paths.work)) == 1
+    assert workshop.dummy().ok
+    workshop.is_clean()
+
+
+def commands() -> str:
+    """Without the daemon, whose own command line may hold what is looked for."""
+    lines = run(["ps", "-eo", "comm,args"], timeout_s=10).output.splitlines()
+    return "\n".join(line for line in lines if line.startswith("sleep"))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        threading.Event().wait(0.1)
+    pytest.fail("it did not come about within a minute")
