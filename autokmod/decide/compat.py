@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from autokmod.decide.compat_module import check_module
 from autokmod.decide.compat_symbols import check_symbols
@@ -113,10 +114,22 @@ def _check_needed(one: _Judged, judged: Mapping[str, _Judged]) -> Iterator[Findi
     needed = _needed(one.module.path, judged)
     if one.module.path in needed:
         yield refused(Reason("dependency-cycle", "it needs a module that needs it"))
-    tainting = sorted(judged[p].module.name for p in needed if not is_gpl_compatible(judged[p].module))
-    if tainting and one.uses_gpl_only and is_gpl_compatible(one.module):
-        text = f"it uses GPL-only symbols, and symbols of {tainting[0]}, whose licence is not the GPL"
-        yield refused(Reason("proprietary-provider", text, exporter=tainting[0]))
+    if one.uses_gpl_only and _is_free(one):
+        yield from islice(_proprietary(one, judged), 1)
+
+
+def _proprietary(one: _Judged, judged: Mapping[str, _Judged]) -> Iterator[Finding]:
+    for path, symbol in one.providers.items():
+        name = judged[path].module.name
+        closed = sorted(judged[p].module.name for p in {path} | _needed(path, judged) if not _is_free(judged[p]))
+        if closed:
+            why = "whose licence is not the GPL" if closed == [name] else f"which {closed[0]} makes proprietary"
+            text = f"it uses GPL-only symbols, and `{symbol}` of {name}, {why}"
+            yield refused(Reason("proprietary-provider", text, symbol, exporter=name))
+
+
+def _is_free(judged: _Judged) -> bool:
+    return is_gpl_compatible(judged.module)
 
 
 def _spread(judged: Mapping[str, _Judged]) -> None:

@@ -371,6 +371,9 @@ def test_proprietary_by_inheritance() -> None:
         (COMPATIBLE, []),
         (INCOMPATIBLE, ["proprietary-provider"]),
     ]
+    reason = check_set([secret, relay, user], ABI, {})[2].reasons[0]
+    assert (reason.symbol, reason.exporter) == ("relay_fn", "relay")
+    assert reason.text == "it uses GPL-only symbols, and `relay_fn` of relay, which secret makes proprietary"
 
 
 def test_rules_hold_for_symbols_of_the_set() -> None:
