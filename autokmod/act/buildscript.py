@@ -8,10 +8,16 @@ jobserver in MAKEFLAGS, which reaches every make, however deep.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 
 from autokmod.model import Recipe
+
+# -jN of a make, up to where the next command begins.
+_OWN_JOBS = re.compile(
+    r"""((?<![\w./-])['"]?make['"]?(?:[ \t][^;&|\n]*?)?)[ \t]+(?:-j[ \t]?\d+|-j|--jobs=\d+)(?=[ \t;&|)\n]|$)"""
+)
 
 PRELUDE = r"""
 export -n dkms_tree source_tree install_tree kernel_source_dir kernel_config parallel_jobs
@@ -25,6 +31,7 @@ apply() {
     local patch=/etc/dkms/$module/patches/$1
     [[ -f $patch ]] || patch=$build/patches/$1
     [[ -f $patch ]] || fail "the patch $1 is not there"
+    command -v patch >/dev/null || fail "patch is not installed, and the recipe has patches: apt-get install patch"
     say "patch $1"
     patch -p1 --force -i "$patch" || fail "the patch $1 does not apply"
 }
@@ -84,6 +91,10 @@ def _steps(recipe: Recipe, krel: str, strip: str) -> Iterator[str]:
 
 
 def make_command(recipe: Recipe, krel: str) -> str:
-    """Packages rely on a leading `make` seeing KERNELRELEASE on its command line; 'make' in quotes is left alone."""
+    """Packages rely on a leading `make` seeing KERNELRELEASE on its command line; 'make' in quotes is left alone.
+
+    A number of jobs of their own (nvidia's `'make' -j8`) would leave the jobserver, so it is taken out.
+    """
     make = recipe.make or 'make -C "$kernel_source_dir" M="$build"'
-    return f"make KERNELRELEASE={krel}{make[4:]}" if make.startswith("make") else make
+    command = f"make KERNELRELEASE={krel}{make[4:]}" if make.startswith("make") else make
+    return _OWN_JOBS.sub(r"\1", command)

@@ -19,6 +19,7 @@ from autokmod.observe.sources import CONF
 from autokmod.versions import is_at_least, is_at_most
 
 MAX_MODULES = 1000
+MAX_VALUE = 16_384  # characters; the longest of Debian's archive has 700
 MODULE_ARRAYS = ("BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION")
 DEST_TOPS = ("/kernel", "/updates", "/extra")
 DEPRECATED = (
@@ -106,6 +107,8 @@ def make_recipe(package: Package, kernel: KernelFacts, raw: RawConf) -> Recipe:
 def _check_text(conf: Conf) -> None:
     for name, array in conf.raw.values.items():
         for index, value in array.items():
+            if len(value) > MAX_VALUE:
+                raise conf.error(_key(name, index), f"is longer than {MAX_VALUE} characters")
             try:
                 value.encode()
             except UnicodeEncodeError as exc:

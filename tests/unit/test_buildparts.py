@@ -41,6 +41,27 @@ def test_a_leading_make_sees_the_release(make: str, command: str) -> None:
     assert make_command(replace(RECIPE, make=make), KREL) == command
 
 
+@pytest.mark.parametrize(
+    ("make", "command"),
+    [
+        ("'make' -j8 KVER=1 modules", "'make' KVER=1 modules"),
+        ("'make' -j 8 modules", "'make' modules"),
+        ("'make' modules -j8", "'make' modules"),
+        ("'make' --jobs=8 modules", "'make' modules"),
+        ("(cd src && 'make' -j modules)", "(cd src && 'make' modules)"),
+        ("X=1 make -j4 a; make -j4 b", "X=1 make a; make b"),
+        ("(make -j4)", "(make)"),
+        ("tar -j x; 'make' all", "tar -j x; 'make' all"),
+        ("'make' all; tar -j x", "'make' all; tar -j x"),
+        ("'make' -jail", "'make' -jail"),
+        ("cmake -j4 x", "cmake -j4 x"),
+        ("./make-all -j4", "./make-all -j4"),
+    ],
+)
+def test_a_number_of_jobs_of_its_own_is_taken_out(make: str, command: str) -> None:
+    assert make_command(replace(RECIPE, make=make), KREL) == command
+
+
 def test_the_steps_come_in_dkms_s_order() -> None:
     recipe = replace(RECIPE, patches=("a b.patch", "c.patch"), pre_build="pre x", post_build="post", make="make x")
     script = build_script(recipe, KREL, "strip")

@@ -236,6 +236,7 @@ def test_no_module_at_all() -> None:
         ({"PATCH": "../../etc/passwd"}, "PATCH[0]", "leaves the patches directory"),
         ({"PATCH": "/etc/passwd"}, "PATCH[0]", "leaves the patches directory"),
         ({"MAKE": "make \udcff"}, "MAKE[0]", "is not UTF-8"),
+        ({"MAKE": "make " * 9999}, "MAKE[0]", "is longer than 16384 characters"),
     ],
 )  # fmt: skip
 def test_errors_name_the_key_and_what_is_wrong(changes: Values, key: str, why: str) -> None:
