@@ -8,8 +8,9 @@ changes. A package that imports from one that is still to be built waits for it:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from autokmod.decide.candidates import Candidate, find_candidates
 from autokmod.decide.compat import check_set
@@ -19,8 +20,8 @@ from autokmod.model import (
     CompatResult,
     Decision,
     DecisionKind,
-    Export,
     KernelState,
+    ModuleFacts,
     Package,
     Reason,
     Recipe,
@@ -113,24 +114,29 @@ def _choice(facts: Facts, package: Package) -> _Choice:
 
 def _settle(facts: Facts, choices: Mapping[str, _Choice]) -> None:
     """Drop candidates that do not fit until all that are left fit together. Ends: each round drops at least one."""
-    changed = True
-    while changed:
-        changed = False
-        for choice in choices.values():
-            if choice.best is None:
-                continue
-            choice.results = check_set(choice.best.modules, facts.abi, _providers(facts, choices, choice))
-            if any(r.verdict is not Verdict.COMPATIBLE for r in choice.results):
-                choice.rejected.append((choice.candidates.pop(0), choice.results))
-                changed = True
+    while unfit := _unfit(facts, choices):
+        # What only suffers from a provider's candidate may be fine with that provider's next one.
+        guilty = [c for c in unfit if not all(_is_providers_fault(r) for r in c.results)]
+        for choice in guilty or unfit:
+            choice.rejected.append((choice.candidates.pop(0), choice.results))
 
 
-def _providers(facts: Facts, choices: Mapping[str, _Choice], asking: _Choice) -> dict[str, Export]:
-    found = dict(facts.foreign)
-    for choice in choices.values():
-        if choice is not asking and choice.best is not None:
-            found.update((e.name, e) for m in choice.best.modules for e in m.exports)
-    return found
+def _unfit(facts: Facts, choices: Mapping[str, _Choice]) -> list[_Choice]:
+    """All chosen modules are judged as one set: they offer symbols, licences and faults to one another."""
+    chosen = [c for c in choices.values() if c.best is not None]
+    results = iter(check_set([m for c in chosen for m in _modules(c)], facts.abi, facts.foreign))
+    for choice in chosen:
+        choice.results = tuple(islice(results, len(_modules(choice))))
+    return [c for c in chosen if any(r.verdict is not Verdict.COMPATIBLE for r in c.results)]
+
+
+def _modules(choice: _Choice) -> tuple[ModuleFacts, ...]:
+    return choice.best.modules if choice.best is not None else ()
+
+
+def _is_providers_fault(result: CompatResult) -> bool:
+    kinds = {r.kind for r in result.reasons} - {"summary"}
+    return result.verdict is Verdict.COMPATIBLE or kinds <= {"provider-incompatible", "provider-unknown"}
 
 
 def _decide(facts: Facts, choice: _Choice) -> Decision:
@@ -139,6 +145,9 @@ def _decide(facts: Facts, choice: _Choice) -> Decision:
     failed = _failed_build(facts, choice.package)
     if failed is not None:
         return _remember_failure(facts, choice.package, failed)
+    absent = _absent_providers(choice)
+    if absent is not None:
+        return _decision(facts, choice.package, DecisionKind.WAIT, absent)
     if facts.kernel.kdir is None:
         return _decision(facts, choice.package, DecisionKind.WAIT, *_no_headers(facts))
     if facts.build_problem is not None:
@@ -149,6 +158,18 @@ def _decide(facts: Facts, choice: _Choice) -> Decision:
     if choice.package.id not in facts.keys:
         return _decision(facts, choice.package, DecisionKind.BLOCKED, *facts.abi.problems)
     return _decision(facts, choice.package, DecisionKind.BUILD, *_why_build(facts, choice))
+
+
+def _absent_providers(choice: _Choice) -> Reason | None:
+    """The exact build is there and lacks nothing but modules of the kernel that are not installed: no rebuild helps."""
+    if not choice.rejected:
+        return None
+    reasons = [r for _, results in choice.rejected[:1] for result in results for r in result.reasons]
+    if {r.kind for r in reasons} - {"summary"} != {"provider-absent"}:
+        return None
+    exporters = ", ".join(sorted({str(r.exporter) for r in reasons if r.exporter}))
+    hint = "install the rest of this kernel's modules (linux-modules-extra, kernel-modules-extra)"
+    return Reason("provider-absent", f"it needs modules of the kernel that are not installed: {exporters}", hint=hint)
 
 
 def _no_headers(facts: Facts) -> Sequence[Reason]:
@@ -269,7 +290,17 @@ def _after_dependencies(
         if reason is not None:
             kind = DecisionKind.BLOCKED if reason.kind == "dependency-failed" else DecisionKind.WAIT
             return _decision(facts, choice.package, kind, reason)
-    return decision
+    return _unless_built_before(facts, decision, choice)
+
+
+def _unless_built_before(facts: Facts, decision: Decision, choice: _Choice) -> Decision:
+    """The same key compiled again is the same build again: what did not fit will not fit then."""
+    own = next(((c, r) for c, r in choice.rejected if c.build.key == decision.key), None)
+    if own is None or (facts.force and decision.key not in facts.tried):
+        return decision
+    sentence, *details = _why_unfit(*own)
+    text = sentence.text.replace(f"the build for {own[0].build.krel} does not fit", "it was built, but does not fit")
+    return _decision(facts, choice.package, DecisionKind.BLOCKED, replace(sentence, text=text), *details)
 
 
 def _imported_from(facts: Facts, choice: _Choice, decisions: Mapping[str, Decision]) -> set[str]:

@@ -307,6 +307,21 @@ def test_rebuild_says_which_symbols() -> None:
     }
 
 
+BUILT_HERE = replace(FACTS, builds=(build("key2", K2),), contents={"key2": (module(imports={"gone": 4}, krel=K2),)})
+
+
+def test_what_was_built_and_does_not_fit_is_not_built_again() -> None:
+    decision = only(BUILT_HERE)
+    assert (decision.kind, decision.stored) == (DecisionKind.BLOCKED, False)
+    assert decision.reasons[0].text.startswith("it was built, but does not fit: ")
+
+
+def test_a_person_may_have_it_built_again_once() -> None:
+    asked = replace(BUILT_HERE, force=True)
+    assert only(asked).kind is DecisionKind.BUILD
+    assert only(replace(asked, tried={"key2": None})).kind is DecisionKind.BLOCKED
+
+
 def test_newest_kernels_build_is_linked_to() -> None:
     k0 = "6.1.0-0-test"
     facts = replace(
@@ -321,6 +336,15 @@ def test_newest_kernels_build_is_linked_to() -> None:
 def test_a_build_that_lacks_a_promised_module_is_no_candidate() -> None:
     two = replace(RECIPE, modules=(*RECIPE.modules, RecipeModule("more", "", "more", True)))
     assert only(replace(WITH_K1, recipes={PACKAGE.id: two})).stored is False
+
+
+def test_no_rebuild_for_a_module_of_the_kernel_that_is_not_installed() -> None:
+    exports = {**abi().exports, "cec_call": export("cec_call", 5, "drivers/media/cec")}
+    target = replace(abi(), exports=exports, absent=frozenset({"drivers/media/cec"}))
+    facts = replace(WITH_K1, abi=target, contents={"key1": (module(imports={"printk": 2, "cec_call": 5}),)})
+    decision = only(facts)
+    assert (decision.kind, decision.reasons[0].kind) == ("wait", "provider-absent")
+    assert "drivers/media/cec" in decision.reasons[0].text
 
 
 # ---- sets of packages ----------------------------------------------------------------------------
@@ -353,6 +377,19 @@ def test_provider_among_packages_lets_both_link() -> None:
 def test_consumer_waits_for_a_provider_that_must_be_rebuilt() -> None:
     facts = replace(PAIR, abi=abi({**SYMBOLS, "printk": 9}))
     assert kinds(facts) == {"drv": ("wait", False, "dependency-pending"), "lib": ("build", False, "incompatible-build")}
+
+
+def test_licence_taint_crosses_packages() -> None:
+    """The loader refuses a user of GPL-only symbols that also needs a proprietary module's: so must the planner."""
+    gpl = {**abi().exports, "printk": replace(export("printk", 2), gpl_only=True)}
+    proprietary = replace(module("lib", imports={"kmalloc": 3}, exports={"lib_call": 77}), licenses=("Proprietary",))
+    facts = replace(
+        PAIR,
+        abi=replace(abi(), exports=gpl),
+        contents={"key1": (module(imports={"printk": 2, "lib_call": 77}),), "lib1": (proprietary,)},
+    )
+    assert kinds(facts)["drv"][0] != "link"
+    assert kinds(facts)["lib"] == ("link", True, "compatible-build")
 
 
 def test_consumer_is_blocked_by_a_provider_that_failed() -> None:
