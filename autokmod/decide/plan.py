@@ -300,6 +300,8 @@ def _unless_built_before(facts: Facts, decision: Decision, choice: _Choice) -> D
         return decision
     sentence, *details = _why_unfit(*own)
     text = sentence.text.replace(f"the build for {own[0].build.krel} does not fit", "it was built, but does not fit")
+    if facts.abi.problems:
+        text = f"it was built, but nobody can tell whether it fits: {facts.abi.problems[0].text}"
     return _decision(facts, choice.package, DecisionKind.BLOCKED, replace(sentence, text=text), *details)
 
 
