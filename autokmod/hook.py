@@ -53,12 +53,12 @@ def fast_path(paths: Paths, verb: Verb, krel: str, why: str) -> bool:
     from autokmod.config_load import load_config  # only here: start-up is most of what a hook costs
     from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
 
-    engine = Engine(paths, load_config(paths), time.time)
-    if verb is Verb.REMOVE:
-        engine.remove(krel)
-        return True
-    with contextlib.suppress(UnknownKernel):  # headers before their kernel: the daemon will see it come
-        engine.reconcile(krel, build=False, asked=why in SPEAKS_FOR_KERNEL)
+    with contextlib.closing(Engine(paths, load_config(paths), time.time)) as engine:
+        if verb is Verb.REMOVE:
+            engine.remove(krel)
+            return True
+        with contextlib.suppress(UnknownKernel):  # headers before their kernel: the daemon will see it come
+            engine.reconcile(krel, build=False, asked=why in SPEAKS_FOR_KERNEL)
     return False
 
 
