@@ -129,6 +129,7 @@ class App:
         if self.core.worker.is_alive():
             self.core.worker.stop()
             self.core.worker.join()
+        self.core.worker.close()
         self._background.shutdown(cancel_futures=True)
         if self._bus:
             self._bus.close()
@@ -246,6 +247,7 @@ class App:
         before, self._kernels = self._kernels, result.result()
         for krel in sorted(before.keys() - self._kernels.keys()):
             self._said.pop(krel, None)
+            log.info(f"{krel} is gone", kind=Event.KERNEL_REMOVED, krel=krel)
             self.manager.ReadinessChanged(krel, REMOVED)
         for krel, status in self._kernels.items():
             if krel not in before or before[krel].readiness is not status.readiness:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 
 from autokmod import journal
 from autokmod.config import Config
 from autokmod.errors import AutokmodError
 from autokmod.events import Event
-from autokmod.jobs.engine import Engine
+from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
 from autokmod.jobs.machine import read_machine
-from autokmod.model import KernelStatus, Readiness
+from autokmod.jobs.spool import Entry, Spool
+from autokmod.model import KernelStatus, Readiness, Verb
 from autokmod.observe.kernels import read_kernel
 from autokmod.paths import Paths
 
@@ -19,26 +23,53 @@ log = journal.get()
 
 
 def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
-    """0 when every kernel (or every one that is named) is ready then, else 1. Raises UnknownKernel."""
-    engine = Engine(paths, config, time.time)
+    """0 when every kernel (or every one that is named) is ready then, else 1. Raises UnknownKernel.
+
+    What hooks left in the spool for these kernels is fulfilled by this as well.
+    """
     named = [read_kernel(paths, krel).krel for krel in krels]
-    wanted = named or list(engine.kernels_to_check())
-    served = [_serve(engine, krel) for krel in wanted]
+    with closing(Engine(paths, config, time.time)) as engine:
+        shot = _Shot(engine, Spool(paths), asked=bool(named))
+        removed = [] if named else [shot.remove(entry) for entry in shot.entries(Verb.REMOVE)]
+        wanted = named or list(engine.kernels_to_check())
+        served = [shot.reconcile(krel) for krel in wanted]
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
         _tell(status)
     if not wanted:
         log.warning(f"no kernel below {paths.modules}: nothing to do")
-    return 0 if all(served) and all(s.readiness is Readiness.READY for s in statuses) else 1
+    return 0 if all([*removed, *served]) and all(s.readiness is Readiness.READY for s in statuses) else 1
 
 
-def _serve(engine: Engine, krel: str) -> bool:
-    try:
-        engine.reconcile(krel, progress=log.info)
-    except (AutokmodError, OSError) as exc:
-        log.error(f"{krel}: {exc}", kind=Event.JOB_FAILED, krel=krel)
-        return False
-    return True
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    engine: Engine
+    spool: Spool
+    asked: bool  # for these very kernels
+
+    def entries(self, verb: Verb, krel: str | None = None) -> tuple[Entry, ...]:
+        return tuple(e for e in self.spool.read()[0] if e.job.verb is verb and krel in (None, e.job.krel))
+
+    def remove(self, entry: Entry) -> bool:
+        return self._do(entry.job.krel, lambda: self.engine.remove(entry.job.krel), (entry,))
+
+    def reconcile(self, krel: str) -> bool:
+        entries = self.entries(Verb.RECONCILE, krel)
+        asked = self.asked or any(e.job.why in SPEAKS_FOR_KERNEL for e in entries)
+        force = any(e.job.force for e in entries)
+        work = partial(self.engine.reconcile, krel, asked=asked, force=force, progress=log.info)
+        return self._do(krel, work, entries)
+
+    def _do(self, krel: str, work: Callable[[], object], entries: Sequence[Entry]) -> bool:
+        """An intent that was there before the work is fulfilled by it; one that came meanwhile is not."""
+        try:
+            work()
+            for entry in entries:
+                self.spool.remove(entry)
+        except (AutokmodError, OSError) as exc:
+            log.error(f"{krel}: {exc}", kind=Event.JOB_FAILED, krel=krel)
+            return False
+        return True
 
 
 def _tell(status: KernelStatus) -> None:

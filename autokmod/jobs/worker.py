@@ -26,6 +26,10 @@ log = journal.get()
 
 
 class Engine(Protocol):
+    """The worker closes the engines that it is given."""
+
+    def close(self) -> None: ...
+
     def kernels_to_check(self) -> tuple[str, ...]: ...
 
     def run_job(self, job: Job, cancel: Cancel, progress: Progress) -> JobResult: ...
@@ -46,6 +50,7 @@ class Worker(threading.Thread):
         super().__init__(name="worker")
         self._queue, self._progress, self._ended, self._clock = queue, progress, ended, clock
         self._engine = engine
+        self._next_engine: Engine | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._running: tuple[int, Cancel] | None = None
@@ -75,8 +80,15 @@ class Worker(threading.Thread):
     def use(self, engine: Engine, retry: RetryConfig) -> None:
         """From the next job on: the configuration was read anew."""
         with self._changed:
-            self._engine, self._queue.retry = engine, retry
+            if self._next_engine:
+                self._next_engine.close()
+            self._next_engine, self._queue.retry = engine, retry
         self.wake()
+
+    def close(self) -> None:
+        """When it has ended, or never began."""
+        for engine in filter(None, (self._engine, self._next_engine)):
+            engine.close()
 
     # ---- the thread ------------------------------------------------------------------------------
 
@@ -91,12 +103,18 @@ class Worker(threading.Thread):
         """Sleeps until there is a job; None when it is time to leave."""
         with self._changed:
             while not self._stopping:
+                self._change_engine()
                 job, wait_s = self._take()
                 if job is not None:
                     self._running = (job.id, Cancel())
                     return job
                 self._changed.wait(wait_s)
         return None
+
+    def _change_engine(self) -> None:
+        if self._next_engine:
+            self._engine.close()
+            self._engine, self._next_engine = self._next_engine, None
 
     def _take(self) -> tuple[Job | None, float | None]:
         """The next job, or how long there will be none: None means until woken."""

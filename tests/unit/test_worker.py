@@ -30,6 +30,10 @@ class ToldEngine:
     def __init__(self) -> None:
         self.deeds: dict[str, Deed] = {}
         self.seen: list[str] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def kernels_to_check(self) -> tuple[str, ...]:
         return ("a", "b")
@@ -279,6 +283,21 @@ def test_another_engine_is_used_from_the_next_job_on(bench: Bench) -> None:
     bench.add("a")
     bench.until(lambda: bench.results == [("a", "failed")])
     assert bench.engine.seen == []
+    assert bench.engine.is_closed
+    bench.stop()
+    assert not other.is_closed
+    bench.worker.close()
+    assert other.is_closed
+
+
+def test_engines_that_never_came_to_work_are_closed(bench: Bench) -> None:
+    first, second = ToldEngine(), ToldEngine()
+    bench.worker.use(first, bench.retry)
+    bench.worker.use(second, bench.retry)
+    assert first.is_closed
+    bench.worker.close()
+    assert bench.engine.is_closed
+    assert second.is_closed
 
 
 def test_an_unreadable_spool_does_not_end_the_worker(bench: Bench) -> None:
