@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
 from tests.dbus.busmachine import Machine, running_bus, until
+from tests.dbus.test_daemon import is_quiet
 from tests.mainjob import CONF, make_source
 from tests.realroot import RealRoot
 
@@ -78,9 +79,24 @@ def test_cancelled_in_the_middle_of_a_build(machine: Machine, root: RealRoot) ->
     make_source(root, "slow", conf=SLOW)
     with machine.daemon(), machine.signals() as signals:
         until(is_building)
+        signals.until_told("JobProgress", "building slow/1")
         (job,) = machine.call("ListJobs")
         machine.call("CancelJob", str(job["id"]))
         signals.until_told("JobRemoved", "'cancelled'")
         assert builders() == []
         assert machine.call("ListJobs") == []
         assert machine.get("State") == "idle"
+
+
+def test_its_own_work_is_no_reason_to_look_again(machine: Machine, root: RealRoot, corpus: Corpus) -> None:
+    """Modules are placed, depmod writes its files: a daemon that took this for news would never sleep."""
+    root.paths.etc.mkdir(exist_ok=True)
+    (root.paths.etc / "autokmod.toml").write_text("[daemon]\nsettle_s = 0.1\n")
+    with machine.daemon() as daemon, machine.signals() as signals:
+        machine.settled(corpus.trio.first)
+        make_source(root, "plain")
+        signals.until_told(f"ReadinessChanged ('{corpus.trio.first}', 'ready')")
+        until(lambda: is_quiet(daemon.process.pid, 0.5))
+        before = machine.call("Reconcile", "0", "false")
+        until(lambda: machine.call("ListJobs") == [] and is_quiet(daemon.process.pid, 1.0))
+        assert machine.call("Reconcile", "0", "false") == [before[0] + 1]
