@@ -52,6 +52,7 @@ script() {
 take() {
     local built=$build/$1.ko
     [[ -f $built ]] || { missing+=("$1.ko"); return 0; }
+    [[ $(head -c 4 -- "$built" | tr -d '\0') == $'\x7fELF' ]] || fail "$1.ko is no module: it is not ELF"
     cp -- "$built" "$result/module/$2.ko" || fail "$1.ko cannot be copied"
     [[ $3 == no ]] || to_strip+=("$result/module/$2.ko")
 }
