@@ -23,9 +23,9 @@ LIMIT_S = 120
 
 GOOD_SOURCE = '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
 CONF = """\
-PACKAGE_NAME=NAME
+PACKAGE_NAME=@
 PACKAGE_VERSION=1
-BUILT_MODULE_NAME[0]=NAME
+BUILT_MODULE_NAME[0]=@
 DEST_MODULE_LOCATION[0]=/extra
 AUTOINSTALL=yes
 """
@@ -126,8 +126,9 @@ def check_dangling(root: RealRoot) -> None:
 
 
 def make_source(root: RealRoot, name: str, *, conf: str = CONF, source: str = GOOD_SOURCE) -> Path:
-    files = {"dkms.conf": conf, "Makefile": "obj-m := NAME.o\n", f"{name}.c": source}
-    return root.add_source(name, "1", {file: text.replace("NAME", name) for file, text in files.items()})
+    """A package of one module; `@` is its name."""
+    files = {"dkms.conf": conf, "Makefile": "obj-m := @.o\n", f"{name}.c": source}
+    return root.add_source(name, "1", {file: text.replace("@", name) for file, text in files.items()})
 
 
 # ---- the daemon ----

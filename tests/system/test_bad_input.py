@@ -108,6 +108,7 @@ def test_an_in_tree_module_that_is_not_elf(real_root: MakeRoot, corpus: Corpus) 
     first, equal, _ = corpus.trio
     root = real_root(kernels=(first, equal), packages=(QUICK,))
     for module in root.paths.modulesd(equal).rglob("*.ko"):
+        module.unlink()
         module.write_bytes(b"not a module\n")
     oneshot(root, expect=1)
     check_built(root, first)
