@@ -178,6 +178,9 @@ def _wire_error(exc: Exception, what: str) -> tuple[str, str]:
         return exc.name, exc.text
     if isinstance(exc, AutokmodError):
         return ERROR_PREFIX + exc.dbus_name, str(exc)
+    if isinstance(exc, OSError):
+        log.error(f"{what}: {exc}")
+        return f"{ERROR_PREFIX}Failed", str(exc)
     log.exception(f"{what}: {exc!r}", kind=Event.INTERNAL_ERROR)
     return f"{ERROR_PREFIX}Failed", "internal error: see the journal of autokmodd"
 

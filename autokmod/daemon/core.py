@@ -118,7 +118,7 @@ class Core:
         yield from (krel for krel in recorded if krel not in present and is_krel(krel))
 
     def _sources_changed_at(self) -> float:
-        trees = (read_tree(self.paths.usr_src / name) for name in list_sources(self.paths))
+        trees = (read_tree(self.paths.resolve(self.paths.usr_src / name)) for name in list_sources(self.paths))
         return max((entry.stat.st_ctime for tree in trees for entry in tree.entries), default=0.0)
 
 

@@ -102,7 +102,10 @@ class Queue:
                 self.add(Verb.RECONCILE, krel, why)
 
     def refresh(self) -> None:
-        """Take up what the spool holds now: number new intents, forget withdrawn ones, put aside what is no job."""
+        """Take up what the spool holds now: number new intents, forget withdrawn ones, put aside what is no job.
+
+        After a restart each job is reported as new once more, with its old number.
+        """
         with self._lock:
             entries, problems = self.spool.read()
             self._complain(problems)
@@ -165,15 +168,17 @@ class Queue:
 
     def _take_up(self, found: Mapping[str, Entry]) -> Iterator[Change]:
         for name, entry in found.items():
-            known = self._known.get(name)
-            if self._is_running(name) and known is not None:
+            if self._is_running(name):
                 continue  # whether it came again is found out when it ends
+            is_new, known = name not in self._entries, self._known.get(name)
             self._entries[name] = entry
             if known is None:
                 self._known[name] = Known(self._ledger.number(), entry.stamp)
-                yield Change(ChangeKind.NEW, self._job(name))
             elif known.stamp != entry.stamp:
                 self._known[name] = Known(known.id, entry.stamp)
+            if is_new:
+                yield Change(ChangeKind.NEW, self._job(name))
+            elif known is None or known.stamp != entry.stamp:
                 yield Change(ChangeKind.CHANGED, self._job(name))
 
     def _forget(self, found: Mapping[str, Entry]) -> Iterator[Change]:
@@ -192,9 +197,8 @@ class Queue:
                 self._withdraw(name, "the kernel is being removed")
 
     def _withdraw(self, name: str, why: str) -> None:
-        job = self._job(name)
-        if self.spool.remove(self._entries.pop(name)):
-            self._end(job, JobResult("cancelled", why))
+        if self.spool.remove(self._entries[name]):
+            self._end(self._job(name), JobResult("cancelled", why))
 
     def _delay(self, job: Job, not_before: float, error: str) -> None:
         known, now = self._known[job.name], self._clock()

@@ -250,6 +250,7 @@ def test_a_restart_keeps_numbers_attempts_and_the_running_job(at: Setup) -> None
     at.queue.add(Verb.RECONCILE, "b", "test")
     at.queue.take()  # and now the daemon is killed
     jobs = {job.name: job for job in at.start().jobs()}
+    assert at.told() == [("new", "1", "reconcile-a", "delayed"), ("new", "2", "reconcile-b", "queued")]
     assert (jobs["reconcile-a"].id, jobs["reconcile-a"].attempt, jobs["reconcile-a"].state) == (1, 1, JobState.DELAYED)
     assert (jobs["reconcile-b"].id, jobs["reconcile-b"].state) == (2, JobState.QUEUED)
     assert at.queue.add(Verb.RECONCILE, "c", "test").id == 3
