@@ -114,10 +114,10 @@ class Archive:
         exact = re.compile(r"[^a-z]*(\+deb\d+)?-" + re.escape(flavour))
         found = [m for n in self.names(f"^linux-headers-[0-9].*-{flavour}$") if (m := ABI.fullmatch(n))]
         mine = [m["krel"] for m in found if default and m["series"] == default["series"] and exact.fullmatch(m["krel"])]
-        return tuple(sorted(mine, key=_version_key, reverse=True))
+        return tuple(sorted(mine, key=version_key, reverse=True))
 
 
-def _version_key(krel: str) -> tuple[int, ...]:
+def version_key(krel: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", krel))
 
 

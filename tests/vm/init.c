@@ -3,7 +3,7 @@
 // /jobs has one step a line, fields separated by tabs, numbers decimal:
 //   need ID keep|free FLAGS NAME PATH   a prerequisite of case ID; one to keep stays for later cases
 //   test ID FLAGS NAME PATH             the module that case ID is about, with FLAGS of finit_module(2)
-//   tool ID PROGRAM NAME PATH           the same, but `PROGRAM insmod PATH` inserts it
+//   tool ID PROGRAM NAME PATH           the same, but `PROGRAM PATH` inserts it
 // What earlier cases inserted and this one does not need is removed first, last come first gone.
 //
 // Standard output, one line an event: NONCE NUMBER CRC32 KIND VALUES. The nonce comes from the kernel's command line, so that
@@ -143,10 +143,11 @@ static int insert_with(const char *program, const struct module *m)
 	if (child < 0)
 		fail("fork");
 	if (child == 0) {
-		int null = open("/dev/null", O_RDWR);
-		dup2(null, STDOUT_FILENO);
-		dup2(null, STDERR_FILENO);
-		execl(program, program, "insmod", m->path, (char *)NULL);
+		// What it says gets among the kernel's messages.
+		int log = open("/dev/kmsg", O_WRONLY);
+		dup2(log, STDOUT_FILENO);
+		dup2(log, STDERR_FILENO);
+		execl(program, program, m->path, (char *)NULL);
 		_exit(127);
 	}
 	if (waitpid(child, &status, 0) != child || !WIFEXITED(status))

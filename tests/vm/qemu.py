@@ -8,6 +8,7 @@ crashed with the console's last words, and the cases after it get a fresh boot.
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 import selectors
 import subprocess
@@ -27,12 +28,13 @@ QEMU = (
     *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
     *("-machine", "pc", "-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-display", "none", "-serial", "stdio"),
 )
-# An oops ends the machine at once; only a dying kernel writes to the console, which belongs to the answers.
-OPTIONS = "console=ttyS0 quiet loglevel=0 oops=panic panic=-1 log_buf_len=8M nokaslr mitigations=off"
+# An oops ends the machine at once; only a dying kernel writes to the console, which belongs to the answers. (Level 0
+# would silence even that.)
+OPTIONS = "console=ttyS0 quiet loglevel=1 oops=panic panic=-1 log_buf_len=8M nokaslr mitigations=off"
 SILENCE_S = 120.0  # nothing is heard for so long: it hangs
 BOOT_S = 1200.0  # one boot with all its cases
 IDLE_BOOTS = 3  # so many boots in a row may answer nothing
-TAIL = 4000
+TAIL = 6000
 COMPRESSED_FILE = 4  # finit_module's MODULE_INIT_COMPRESSED_FILE: the kernel itself unpacks
 
 
@@ -103,7 +105,7 @@ def boot(machine: Machine, initrd: Path) -> Transcript:
     argv += ["-append", f"{OPTIONS} {machine.options} nonce={transcript.nonce}"]
     tail = b""
     for line in output(argv):
-        tail = (tail + line)[-TAIL:]
+        tail = (tail + line + b"\n")[-TAIL:]
         transcript.take(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
     if transcript.release not in ("", machine.krel):
         raise MachineError(f"{machine.image} is {transcript.release}, not {machine.krel}")
@@ -126,7 +128,7 @@ def _lines(proc: subprocess.Popen[bytes]) -> Iterator[bytes]:
     with selectors.DefaultSelector() as selector:
         selector.register(proc.stdout, selectors.EVENT_READ)
         while selector.select(min(SILENCE_S, max(end - time.monotonic(), 0))):
-            data = proc.stdout.read1(1 << 16)
+            data = os.read(proc.stdout.fileno(), 1 << 16)
             if not data:
                 break
             *whole, rest = (rest + data).split(b"\n")

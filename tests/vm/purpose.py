@@ -1,0 +1,339 @@
+"""Modules made for the purpose: one or more for each rule of the loader.
+
+Each case says what the checker has to answer: the kind of the reason for which it refuses or doubts, or none. Where the
+loader may be of another mind, `why` says with what right; there is no other exception.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import zstandard
+
+from autokmod.model import KernelAbi
+from tests.vm import craft
+from tests.vm.qemu import COMPRESSED_FILE
+
+FORCED = "the kernel is built with CONFIG_MODULE_FORCE_LOAD: it loads what nobody has compared, and taints itself"
+UNCOMPARED = "the loader warns, and loads what nobody has compared"
+CHANCE = "it depends on what is loaded at that moment"
+UNKNOWN_KEY = "files do not tell which keys a kernel trusts"
+LIVEPATCH = "a live patch is for one kernel alone: policy"
+SIZE = "kernels before 6.4 do not look at the size"
+UNREADABLE = "no tool makes such a file, and what cannot be read whole is not called good"
+
+KMOD = "/insmod"  # kmod goes by the name that it is called by
+ENFORCE, LOCKDOWN = "module.sig_enforce=1", "lockdown=integrity"
+DUPLICATE = "vmt_a"  # what vmt_clash exports: to be renamed to exports of the same length
+SHT_NOBITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    id: str
+    name: str  # of the module
+    data: bytes
+    kind: str | None = None  # of the checker's reason; None: compatible
+    doubt: bool = False  # the verdict is unknown, not incompatible
+    why: str = ""  # the loader may accept it all the same, because …
+    others: tuple[Made, ...] = ()  # inserted before it, and judged in the same set
+    symbols: tuple[str, ...] = ()  # whose exporters among the kernel's own modules are loaded before
+    options: str = ""  # for the kernel's command line
+    suffix: str = ".ko"
+    tool: str | None = None
+    flags: int = 0
+
+
+def good(label: str, module: Made, data: bytes | None = None) -> Made:
+    return replace(module, id=label, data=module.data if data is None else data)
+
+
+def bad(label: str, module: Made, data: bytes, kind: str, why: str = "") -> Made:
+    return replace(module, id=label, data=data, kind=kind, why=why)
+
+
+def doubtful(label: str, module: Made, data: bytes, kind: str, why: str) -> Made:
+    return replace(module, id=label, data=data, kind=kind, doubt=True, why=why)
+
+
+def cases(built: Mapping[str, bytes], abi: KernelAbi) -> list[Made]:
+    m = {name.removeprefix("vmt_"): Made("", name, data) for name, data in built.items()}
+    m["giver"] = replace(m["giver"], id="giver")
+    groups = (untouched(m), form(m, abi), identity(m, abi), licences(m), namespaces(m), tables(m), weak(m))
+    more = (duplicates(m, abi), signatures(m), providers(m), compressed(m, abi), damaged(m))
+    return [case for group in (*groups, *more) for case in group]
+
+
+def version(krel: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in krel.split("-")[0].split(".")[:2])
+
+
+def untouched(m: Mapping[str, Made]) -> Iterator[Made]:
+    for name in ("plain", "gplonly", "namespace", "weak", "giver", "clash"):
+        yield good(f"untouched-{name}", m[name])
+
+
+# ---- what it is
+
+
+def form(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
+    plain, this = m["plain"], ".gnu.linkonce.this_module"
+    size = craft.section(plain.data, this).size
+    older = SIZE if version(abi.krel) < (6, 4) else ""
+    for delta in (-64, 64):
+        case = bad(
+            f"struct-module-{delta}", plain, craft.with_header(plain.data, this, sh_size=size + delta), "struct-size"
+        )
+        yield replace(case, doubt=True, why=older) if older else case
+    yield bad("no-this-module", plain, craft.without(plain.data, this), "not-a-module")
+    twice = craft.renamed_section(plain.data, ".exit.data", this)
+    yield bad("two-this-modules", plain, twice, "not-a-module", older)
+    yield bad(
+        "this-module-nobits", plain, craft.with_header(plain.data, this, sh_type=SHT_NOBITS), "not-a-module", older
+    )
+    yield bad("this-module-not-loaded", plain, craft.with_header(plain.data, this, sh_flags=0), "not-a-module", older)
+    yield bad("common-symbol", m["common"], m["common"].data, "common-symbol")
+    yield doubtful("stripped", plain, craft.with_header(plain.data, ".symtab", sh_type=1), "unreadable", "")
+    yield bad("32-bit", plain, compiled("-m32"), "other-machine")
+    yield bad("x32", plain, compiled("-mx32"), "other-machine")
+    yield doubtful("program", plain, craft.with_bytes(plain.data, 16, b"\2"), "unreadable", "")
+    for name, machine in (("i386", 3), ("aarch64", 183), ("ppc64", 21)):
+        yield bad(
+            f"machine-{name}", plain, craft.with_bytes(plain.data, 18, machine.to_bytes(2, "little")), "other-machine"
+        )
+    for name, data in (("empty", b""), ("text", b"not a module\n"), ("zeros", bytes(4096))):
+        yield doubtful(f"file-{name}", plain, data, "unreadable", "")
+
+
+def compiled(*flags: str) -> bytes:
+    """A relocatable object of another kind of machine, with a this_module section."""
+    text = '__attribute__((section(".gnu.linkonce.this_module"))) char this_module[896] = "vmt_plain";\n'
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "object"
+        argv = ["gcc", *flags, "-ffreestanding", "-x", "c", "-c", "-o", str(target), "-"]
+        subprocess.run(argv, input=text.encode(), check=True, capture_output=True, timeout=60)
+        return target.read_bytes()
+
+
+def identity(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
+    """vermagic: the release may differ, nothing else."""
+    plain = m["plain"]
+    release, _, flags = craft.modinfo(plain.data, "vermagic").partition(" ")
+
+    def with_vermagic(vermagic: str | None) -> bytes:
+        return craft.with_modinfo(plain.data, vermagic=vermagic)
+
+    yield good("vermagic-other-release", plain, with_vermagic(f"9.9.9-other {flags}"))
+    for word in flags.split():
+        yield bad(
+            f"vermagic-without-{word}",
+            plain,
+            with_vermagic(f"{release} {flags.replace(word + ' ', '')}"),
+            "vermagic-mismatch",
+        )
+    for word in ("preempt_rt", "RANDSTRUCT_1234"):
+        yield bad(f"vermagic-with-{word}", plain, with_vermagic(f"{release} {flags}{word} "), "vermagic-mismatch")
+    yield bad("vermagic-without-last-space", plain, with_vermagic(f"{release} {flags.rstrip()}"), "vermagic-mismatch")
+    yield bad("vermagic-of-one-word", plain, with_vermagic(release), "vermagic-mismatch")
+    yield doubtful("vermagic-missing", plain, with_vermagic(None), "no-vermagic", FORCED)
+    yield bad("vermagic-empty", plain, with_vermagic(""), "vermagic-mismatch")
+    livepatch = craft.with_modinfo(plain.data, livepatch="Y")
+    yield good("livepatch-of-this-kernel", plain, livepatch)
+    other = craft.with_modinfo(livepatch, vermagic=f"9.9.9-other {flags}")
+    yield bad("livepatch-of-another", plain, other, "livepatch", LIVEPATCH)
+
+
+def licences(m: Mapping[str, Made]) -> Iterator[Made]:
+    free = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
+    user, plain = m["gplonly"], m["plain"]
+    for licence in free:
+        yield good(f"licence-{licence.replace(' ', '-')}", user, craft.with_modinfo(user.data, license=licence))
+    for other in ("Proprietary", "GPLv2", "GPL v3", "BSD", "MIT", "Dual BSD", "gpl", None):
+        name = str(other).replace(" ", "-")
+        yield bad(f"licence-{name}", user, craft.with_modinfo(user.data, license=other), "gpl-only")
+        yield good(f"licence-{name}-without-need", plain, craft.with_modinfo(plain.data, license=other))
+    # Of two licences the loader takes the first.
+    both = craft.with_modinfo(user.data, license="GPL\0license=Proprietary")
+    yield good("licence-GPL-then-Proprietary", user, both)
+    yield bad(
+        "licence-Proprietary-then-GPL",
+        user,
+        craft.with_modinfo(user.data, license="Proprietary\0license=GPL"),
+        "gpl-only",
+    )
+
+
+def namespaces(m: Mapping[str, Made]) -> Iterator[Made]:
+    user = m["namespace"]
+    for other in (None, "OTHER", "DMA_BU", "DMA_BUFF", "dma_buf", ""):
+        yield bad(f"namespace-{other}", user, craft.with_modinfo(user.data, import_ns=other), "namespace-not-imported")
+    yield good("namespace-second-of-two", user, craft.with_modinfo(user.data, import_ns="OTHER\0import_ns=DMA_BUF"))
+    weak = craft.with_weak(craft.with_modinfo(user.data, import_ns=None), "dma_buf_put")
+    yield bad("namespace-of-weak", user, weak, "namespace-not-imported")
+
+
+# ---- CRCs
+
+
+def tables(m: Mapping[str, Made]) -> Iterator[Made]:
+    plain, user = m["plain"], m["gplonly"]
+    for symbol in ("module_layout", "_printk"):
+        yield bad(f"crc-{symbol}", plain, craft.with_versions(plain.data, **{symbol: 1}), "crc-mismatch")
+        absent = craft.with_versions(plain.data, **{symbol: None})
+        yield doubtful(f"crc-missing-{symbol}", plain, absent, "crc-missing", UNCOMPARED)
+    yield bad("crc-two", user, craft.with_versions(user.data, _printk=1, kernel_kobj=2), "crc-mismatch")
+    yield bad("crc-top-bit", plain, craft.with_versions(plain.data, _printk=0xFFFFFFFF), "crc-mismatch")
+    yield bad("symbol-missing", user, craft.renamed_symbol(user.data, "kernel_kobj", "kernel_kobk"), "symbol-missing")
+    yield good("crc-unused", plain, craft.with_versions(plain.data, kernel_kobj=1))
+    yield doubtful("no-versions", plain, craft.without(plain.data, "__versions"), "no-versions", FORCED)
+    yield doubtful(
+        "no-entries",
+        plain,
+        craft.with_versions(plain.data, **dict.fromkeys(craft.versions(plain.data))),
+        "crc-missing",
+        UNCOMPARED,
+    )
+    release, _, flags = craft.modinfo(plain.data, "vermagic").partition(" ")
+    foreign = craft.with_modinfo(craft.without(plain.data, "__versions"), vermagic=f"{release}x {flags}")
+    yield bad("no-versions-other-release", plain, foreign, "release-mismatch")
+    # Kernels before 6.14 do not know the extended tables; the ones below agree with the basic table.
+    yield good("ext-too", plain, craft.with_ext_versions(plain.data))
+    yield bad("ext-too-crc", plain, craft.with_ext_versions(craft.with_versions(plain.data, _printk=1)), "crc-mismatch")
+    only = craft.without(craft.with_ext_versions(plain.data), "__versions")
+    yield bad(
+        "ext-only-other-release", plain, craft.with_modinfo(only, vermagic=f"{release}x {flags}"), "release-mismatch"
+    )
+
+
+def weak(m: Mapping[str, Made]) -> Iterator[Made]:
+    user = m["weak"]
+    yield bad("weak-present-crc", user, craft.with_versions(user.data, kernel_kobj=1), "crc-mismatch")
+    yield doubtful(
+        "weak-present-crc-missing", user, craft.with_versions(user.data, kernel_kobj=None), "crc-missing", UNCOMPARED
+    )
+    yield good("weak-absent-crc", user, craft.with_versions(user.data, vmt_nowhere=1))
+    # GPL-only symbols are invisible to others, so to them they are absent.
+    proprietary = craft.with_modinfo(user.data, license="Proprietary")
+    yield good("weak-gplonly", user, proprietary)
+    yield good("weak-gplonly-crc", user, craft.with_versions(proprietary, kernel_kobj=1))
+    yield bad("weak-made-strong", user, craft.with_strong(user.data, "vmt_nowhere"), "symbol-missing")
+
+
+# ---- exports
+
+
+def duplicates(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
+    clash, giver = m["clash"], m["giver"]
+    yield bad("export-of-vmlinux", clash, craft.renamed_symbol(clash.data, DUPLICATE, "kfree"), "duplicate-export")
+    theirs = sorted(n for n in abi.exports if len(n) == len(DUPLICATE) and abi.exports[n].exporter != "vmlinux")
+    for loaded in (True, False):
+        data = craft.renamed_symbol(clash.data, DUPLICATE, theirs[0])
+        case = doubtful(
+            f"export-of-module-{'loaded' if loaded else 'elsewhere'}", clash, data, "duplicate-export", CHANCE
+        )
+        yield replace(case, symbols=(theirs[0],) if loaded else ())
+    twin = craft.renamed_symbol(giver.data, "vmt_first", "vmt_other")
+    yield replace(giver, id="two-exporters-apart", others=(Made("twin", "vmt_clash", clash.data),), data=twin)
+    yield good("exports-namesake-of-weak", m["clash"])
+    bare = craft.without_crcs(giver.data)
+    yield doubtful("exports-without-crc", giver, bare, "exports-without-crc", FORCED)
+
+
+def providers(m: Mapping[str, Made]) -> Iterator[Made]:
+    giver, taker, mixed = m["giver"], m["taker"], m["mixed"]
+    both = replace(taker, others=(giver,)), replace(mixed, others=(giver,))
+    yield good("taker", both[0])
+    yield good("mixed", both[1])
+    yield bad("taker-alone", taker, taker.data, "symbol-missing")
+    yield bad("taker-crc", both[0], craft.with_versions(taker.data, vmt_first=1), "crc-mismatch")
+    yield bad("mixed-namespace", both[1], craft.with_modinfo(mixed.data, import_ns=None), "namespace-not-imported")
+    yield bad("mixed-licence", both[1], craft.with_modinfo(mixed.data, license="BSD"), "gpl-only")
+    refused = bad("giver", giver, craft.with_versions(giver.data, _printk=1, module_layout=1), "crc-mismatch")
+    yield bad("taker-of-refused", replace(taker, others=(refused,)), taker.data, "provider-incompatible")
+    closed = good("giver", giver, craft.with_modinfo(giver.data, license="Proprietary"))
+    yield good("taker-of-proprietary", replace(taker, others=(closed,)))
+    yield bad("mixed-of-proprietary", replace(mixed, others=(closed,)), mixed.data, "proprietary-provider")
+
+
+# ---- signatures and compression
+
+
+def signatures(m: Mapping[str, Made]) -> Iterator[Made]:
+    plain = m["plain"]
+    blob = craft.signature(plain.data)
+    whole = craft.with_signature(plain.data, blob)
+    yield good("signed", plain, whole)
+    yield good(
+        "signed-then-changed", plain, craft.with_signature(craft.with_modinfo(plain.data, description="x"), blob)
+    )
+    yield from broken_signatures(plain, blob)
+    # What stands before the marker is taken for a trailer, and here it says nothing of PKCS#7.
+    yield good("signature-marker-only", plain, plain.data + craft.MARKER)
+    overlapping = craft.with_signature(plain.data, blob, size=len(blob) + 1)
+    yield doubtful("signature-size-too-large", plain, overlapping, "unreadable", "")
+    yield good("signature-followed-by-more", plain, whole + b"\n")
+    for name, options in (("enforced", ENFORCE), ("lockdown", LOCKDOWN)):
+        strict = replace(plain, options=options)
+        yield bad(f"unsigned-{name}", strict, plain.data, "unsigned")
+        yield doubtful(f"signed-{name}", strict, whole, "signer-unverified", UNKNOWN_KEY)
+        yield bad(f"signature-id-type-{name}", strict, craft.with_signature(plain.data, blob, id_type=0), "unsigned")
+        yield bad(
+            f"signature-size-{name}", strict, craft.with_signature(plain.data, blob, size=1 << 30), "signature-damaged"
+        )
+
+
+def broken_signatures(plain: Made, blob: bytes) -> Iterator[Made]:
+    data = plain.data
+    yield good("signature-id-type", plain, craft.with_signature(data, blob, id_type=0))
+    for name, broken in (
+        ("size-beyond-file", craft.with_signature(data, blob, size=1 << 30)),
+        ("size-0", craft.with_signature(data, b"")),
+        ("size-too-small", craft.with_signature(data, blob, size=len(blob) - 1)),
+        ("algo", craft.with_signature(data, blob, algo=1)),
+        ("zeros", craft.with_signature(data, bytes(len(blob)))),
+        ("text", craft.with_signature(data, b"x" * 300)),
+        ("half", craft.with_signature(data, blob[: len(blob) // 2])),
+        ("sequence-of-nothing", craft.with_signature(data, b"\x30\x00")),
+    ):
+        yield bad(f"signature-{name}", plain, broken, "signature-damaged")
+
+
+def compressed(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
+    """As kmod unpacks them; and as the kernel itself does, where it can."""
+    plain = m["plain"]
+    by_kmod = replace(plain, tool=KMOD)
+    xz, zst = lzma.compress(plain.data, check=lzma.CHECK_CRC32), zstandard.compress(plain.data)
+    yield good("kmod-plain", by_kmod)
+    yield replace(by_kmod, id="kmod-xz", data=xz, suffix=".ko.xz")
+    yield replace(by_kmod, id="kmod-zst", data=zst, suffix=".ko.zst")
+    yield bad(
+        "kmod-xz-crc",
+        replace(by_kmod, suffix=".ko.xz"),
+        lzma.compress(craft.with_versions(plain.data, _printk=1)),
+        "crc-mismatch",
+    )
+    for name, data in (("xz", xz), ("zst", zst), ("gz", gzip.compress(plain.data))):
+        yield doubtful(f"{name}-truncated", replace(by_kmod, suffix=f".ko.{name}"), data[:-20], "unreadable", "")
+        yield doubtful(
+            f"{name}-damaged",
+            replace(by_kmod, suffix=f".ko.{name}"),
+            craft.with_bytes(data, len(data) // 2, b"\0" * 64),
+            "unreadable",
+            "",
+        )
+    if abi.config.get("CONFIG_MODULE_DECOMPRESS") == "y" and abi.config.get("CONFIG_MODULE_COMPRESS_XZ") == "y":
+        yield replace(plain, id="kernel-xz", data=xz, flags=COMPRESSED_FILE)
+
+
+# ---- damage
+
+
+def damaged(m: Mapping[str, Made]) -> Iterator[Made]:
+    for where, data in craft.truncations(m["giver"].data):
+        yield doubtful(f"truncated-{where}", m["giver"], data, "unreadable", UNREADABLE)
