@@ -29,7 +29,8 @@ from autokmod.observe.dkmseval import DKMS_TREE
 from autokmod.observe.toolchain import read_toolchain
 from autokmod.paths import Paths
 from autokmod.run import Cancel, run
-from autokmod.sandbox import Sandbox, check_sandbox, find_user, sandbox_cmd
+from autokmod.sandbox import check_sandbox, find_user
+from autokmod.sandboxcmd import Sandbox, sandbox_cmd
 
 SCRIPT = ".autokmod-build"  # as it shows in ps
 LOG_LIMIT = 16 << 20  # bytes of a log that are kept: its beginning and, three times as much, its end

@@ -27,7 +27,8 @@ from autokmod.observe.sources import package_digest
 from autokmod.observe.toolchain import Toolchain, exported
 from autokmod.observe.tree import read_tree
 from autokmod.paths import Paths
-from autokmod.sandbox import Mount, Sandbox, User, closed_directory, kernel_mounts, open_sandbox
+from autokmod.sandbox import closed_directory, kernel_mounts, open_sandbox
+from autokmod.sandboxcmd import Mount, Sandbox, User
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,9 @@ script() {
 take() {
     local built=$build/$1.ko
     [[ -f $built ]] || { missing+=("$1.ko"); return 0; }
-    [[ $(head -c 4 -- "$built" | tr -d '\0') == $'\x7fELF' ]] || fail "$1.ko is no module: it is not ELF"
+    local magic
+    IFS= read -rN 4 magic <"$built"
+    [[ $magic == $'\x7fELF' ]] || fail "$1.ko is no module: it is not ELF"
     cp -- "$built" "$result/module/$2.ko" || fail "$1.ko cannot be copied"
     [[ $3 == no ]] || to_strip+=("$result/module/$2.ko")
 }

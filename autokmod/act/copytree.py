@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from autokmod.observe.tree import Entry, Tree
-from autokmod.sandbox import User
+from autokmod.sandboxcmd import User
 
 # What copy_file_range(2) says where it cannot: other file system, none of its files, an old kernel.
 CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)

@@ -24,7 +24,8 @@ from autokmod.files import read_json, write_json
 from autokmod.jsonvalue import from_json, to_json
 from autokmod.model import ElfIdent, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.dkmseval import SCRIPT, evaluate
-from autokmod.observe.dkmsrecipe import KernelFacts, make_recipe
+from autokmod.observe.dkmsfields import KernelFacts
+from autokmod.observe.dkmsrecipe import make_recipe
 from autokmod.observe.sources import list_sources
 from autokmod.paths import Paths
 

@@ -20,17 +20,8 @@ from autokmod.model import Kernel, Package
 from autokmod.observe.sources import CONF, find_overrides
 from autokmod.paths import Paths
 from autokmod.run import run
-from autokmod.sandbox import (
-    Limits,
-    Link,
-    Mount,
-    Sandbox,
-    check_sandbox,
-    closed_directory,
-    kernel_mounts,
-    open_sandbox,
-    sandbox_cmd,
-)
+from autokmod.sandbox import check_sandbox, closed_directory, kernel_mounts, open_sandbox
+from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, sandbox_cmd
 
 SCRIPT = Path(__file__).with_suffix(".sh")
 DKMS_TREE = "/var/lib/dkms"

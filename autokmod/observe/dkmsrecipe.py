@@ -10,13 +10,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-from autokmod.errors import RecipeError
 from autokmod.model import Package, Reason, Recipe, RecipeModule
 from autokmod.observe.dkmseval import RawConf
+from autokmod.observe.dkmsexclude import exclusion
+from autokmod.observe.dkmsfields import Conf, KernelFacts, key_of
 from autokmod.observe.sources import CONF
-from autokmod.versions import is_at_least, is_at_most
 
 MAX_MODULES = 1000
 MAX_VALUE = 16_384  # characters; the longest of Debian's archive has 700
@@ -35,46 +34,6 @@ _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:-]*")
 _OBJECT = re.compile(r"\.k?o(\.gz|\.xz|\.zst)?$")
 
 
-@dataclass(frozen=True, slots=True)
-class KernelFacts:
-    """What BUILD_EXCLUSIVE_* asks of a kernel. `config` is None where there are no headers."""
-
-    krel: str
-    arch: str
-    config: Mapping[str, str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Conf:
-    raw: RawConf
-    path: str
-
-    def scalar(self, name: str) -> str:
-        return " ".join(self.array(name).get(0, "").split())
-
-    def array(self, name: str) -> Mapping[int, str]:
-        return self.raw.values.get(name, {})
-
-    def error(self, key: str, why: str) -> RecipeError:
-        return RecipeError(self.path, key, why)
-
-    def is_matched(self, name: str, index: int) -> bool:
-        status = self.raw.matches[name][index]
-        if status == 2:
-            raise self.error(_key(name, index), f"'{self.array(name)[index]}' is not a regular expression")
-        return status == 0
-
-    def yes_no(self, name: str) -> bool:
-        value = self.scalar(name)
-        if value.lower() not in ("yes", "no", ""):
-            raise self.error(name, f"'{value}' is neither yes nor no")
-        return value.lower() == "yes"
-
-
-def _key(name: str, index: int) -> str:
-    return f"{name}[{index}]"
-
-
 def make_recipe(package: Package, kernel: KernelFacts, raw: RawConf) -> Recipe:
     """Raises RecipeError that names the conf, the key and what is wrong with it."""
     conf = Conf(raw, f"{package.source}/{CONF}")
@@ -83,7 +42,7 @@ def make_recipe(package: Package, kernel: KernelFacts, raw: RawConf) -> Recipe:
         if not conf.scalar(name):
             raise conf.error(name, "is missing")
     all_modules = _modules(conf)
-    excluded = {i: reason for i in range(len(all_modules)) if (reason := _excluded(conf, kernel, i)) is not None}
+    excluded = {i: reason for i in range(len(all_modules)) if (reason := exclusion(conf, kernel, i)) is not None}
     everywhere = excluded.get(0)
     kept = tuple(m for i, m in enumerate(all_modules) if i not in excluded)
     if everywhere is None and not kept:
@@ -108,11 +67,11 @@ def _check_text(conf: Conf) -> None:
     for name, array in conf.raw.values.items():
         for index, value in array.items():
             if len(value) > MAX_VALUE:
-                raise conf.error(_key(name, index), f"is longer than {MAX_VALUE} characters")
+                raise conf.error(key_of(name, index), f"is longer than {MAX_VALUE} characters")
             try:
                 value.encode()
             except UnicodeEncodeError as exc:
-                raise conf.error(_key(name, index), "is not UTF-8") from exc
+                raise conf.error(key_of(name, index), "is not UTF-8") from exc
 
 
 # ---- modules -------------------------------------------------------------------------------------
@@ -131,18 +90,14 @@ def _modules(conf: Conf) -> tuple[RecipeModule, ...]:
 
 
 def _module(conf: Conf, index: int, count: int) -> RecipeModule:
-    built = _at(conf, "BUILT_MODULE_NAME", index) or (conf.scalar("PACKAGE_NAME") if count == 1 else "")
+    built = conf.at("BUILT_MODULE_NAME", index) or (conf.scalar("PACKAGE_NAME") if count == 1 else "")
     if not built:
-        raise conf.error(_key("BUILT_MODULE_NAME", index), f"is missing: the conf has {count} modules")
-    _check_module_name(conf, _key("BUILT_MODULE_NAME", index), built)
-    dest = _at(conf, "DEST_MODULE_NAME", index) or built
-    _check_module_name(conf, _key("DEST_MODULE_NAME", index), dest)
+        raise conf.error(key_of("BUILT_MODULE_NAME", index), f"is missing: the conf has {count} modules")
+    _check_module_name(conf, key_of("BUILT_MODULE_NAME", index), built)
+    dest = conf.at("DEST_MODULE_NAME", index) or built
+    _check_module_name(conf, key_of("DEST_MODULE_NAME", index), dest)
     _check_dest_location(conf, index)
     return RecipeModule(built, _built_location(conf, index), dest, _strip(conf, index))
-
-
-def _at(conf: Conf, name: str, index: int) -> str:
-    return conf.array(name).get(index, "").strip()
 
 
 def _check_module_name(conf: Conf, key: str, name: str) -> None:
@@ -155,8 +110,8 @@ def _check_module_name(conf: Conf, key: str, name: str) -> None:
 
 
 def _check_dest_location(conf: Conf, index: int) -> None:
-    location = _at(conf, "DEST_MODULE_LOCATION", index)
-    key = _key("DEST_MODULE_LOCATION", index)
+    location = conf.at("DEST_MODULE_LOCATION", index)
+    key = key_of("DEST_MODULE_LOCATION", index)
     if not location:
         raise conf.error(key, "is missing")
     if not location.startswith(DEST_TOPS):
@@ -166,15 +121,15 @@ def _check_dest_location(conf: Conf, index: int) -> None:
 
 
 def _built_location(conf: Conf, index: int) -> str:
-    location = _at(conf, "BUILT_MODULE_LOCATION", index)
+    location = conf.at("BUILT_MODULE_LOCATION", index)
     if location.startswith("/") or ".." in location.split("/") or not location.isprintable():
-        raise conf.error(_key("BUILT_MODULE_LOCATION", index), f"{location!a} leaves the build directory")
+        raise conf.error(key_of("BUILT_MODULE_LOCATION", index), f"{location!a} leaves the build directory")
     clean = posixpath.normpath(location) if location else ""
     return "" if clean == "." else clean
 
 
 def _strip(conf: Conf, index: int) -> bool:
-    own = _at(conf, "STRIP", index) or _at(conf, "STRIP", 0)
+    own = conf.at("STRIP", index) or conf.at("STRIP", 0)
     return not own.lower().startswith("n")
 
 
@@ -182,7 +137,7 @@ def _check_twins(conf: Conf, name: str, values: list[str]) -> None:
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
         if value in seen:
-            raise conf.error(_key(name, index), f"names the same module as {_key(name, seen[value])}")
+            raise conf.error(key_of(name, index), f"names the same module as {key_of(name, seen[value])}")
         seen[value] = index
 
 
@@ -205,7 +160,7 @@ def _patches(conf: Conf) -> tuple[str, ...]:
     wanted = [(i, p) for i, p in chosen if not conditions.get(i) or conf.is_matched("PATCH_MATCH", i)]
     for index, patch in wanted:
         if patch.startswith("/") or ".." in patch.split("/") or not patch.isprintable():
-            raise conf.error(_key("PATCH", index), f"{patch!a} leaves the patches directory")
+            raise conf.error(key_of("PATCH", index), f"{patch!a} leaves the patches directory")
     return tuple(patch for _, patch in wanted)
 
 
@@ -218,69 +173,6 @@ def _depends(conf: Conf) -> tuple[str, ...]:
             raise conf.error("BUILD_DEPENDS", f"{name!a} is not the name of a package")
     conf.yes_no("BUILD_DEPENDS_REBUILD")
     return tuple(dict.fromkeys(names))
-
-
-# ---- exclusions ----------------------------------------------------------------------------------
-
-
-def _excluded(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    """Of module `index`. Index 0 is also the scalar, so it speaks for all modules, as in DKMS.
-
-    Without headers nobody can tell: confs look into the kernel's configuration.
-    """
-    if kernel.config is None:
-        return None
-    checks = (_excluded_kernel, _excluded_min, _excluded_max, _excluded_arch, _excluded_config)
-    found = (check(conf, kernel, index) for check in checks)
-    reason = next((r for r in found if r is not None), None)
-    return reason or (_obsolete(conf, kernel) if index == 0 else None)
-
-
-def _excluded_kernel(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    value = _at(conf, "BUILD_EXCLUSIVE_KERNEL", index)
-    if not value or conf.is_matched("BUILD_EXCLUSIVE_KERNEL", index):
-        return None
-    return Reason("excluded-kernel", f"the recipe excludes kernel {kernel.krel}: BUILD_EXCLUSIVE_KERNEL is '{value}'")
-
-
-def _excluded_arch(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    value = _at(conf, "BUILD_EXCLUSIVE_ARCH", index)
-    if not value or conf.is_matched("BUILD_EXCLUSIVE_ARCH", index):
-        return None
-    return Reason(
-        "excluded-arch", f"the recipe excludes this machine ({kernel.arch}): BUILD_EXCLUSIVE_ARCH is '{value}'"
-    )
-
-
-def _excluded_min(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    value = _at(conf, "BUILD_EXCLUSIVE_KERNEL_MIN", index)
-    if not value or is_at_least(kernel.krel, value):
-        return None
-    return Reason("excluded-kernel", f"the recipe wants kernel {value} or newer")
-
-
-def _excluded_max(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    value = _at(conf, "BUILD_EXCLUSIVE_KERNEL_MAX", index)
-    if not value or is_at_most(kernel.krel, value):
-        return None
-    return Reason("excluded-kernel", f"the recipe wants kernel {value} or older")
-
-
-def _excluded_config(conf: Conf, kernel: KernelFacts, index: int) -> Reason | None:
-    for word in _at(conf, "BUILD_EXCLUSIVE_CONFIG", index).split():
-        option = word.removeprefix("!")
-        is_set = (kernel.config or {}).get(option) in ("y", "m")
-        if is_set == word.startswith("!"):
-            wants = "without" if is_set else "with"
-            return Reason("excluded-config", f"the recipe wants a kernel {wants} {option}")
-    return None
-
-
-def _obsolete(conf: Conf, kernel: KernelFacts) -> Reason | None:
-    value = conf.scalar("OBSOLETE_BY")
-    if not value or not is_at_least(kernel.krel, value):
-        return None
-    return Reason("excluded-kernel", f"the recipe says that kernel {value} made it obsolete: OBSOLETE_BY")
 
 
 # ---- what a person may want to know --------------------------------------------------------------

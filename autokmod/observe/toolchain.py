@@ -21,7 +21,8 @@ from autokmod.jsonvalue import from_json, to_json
 from autokmod.model import Kernel, KernelAbi, Reason
 from autokmod.paths import Paths
 from autokmod.run import ENV, run
-from autokmod.sandbox import open_sandbox, sandbox_cmd
+from autokmod.sandbox import open_sandbox
+from autokmod.sandboxcmd import sandbox_cmd
 
 FORMAT = 1
 VERSION_LIMIT_S = 30

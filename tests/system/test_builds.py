@@ -304,6 +304,11 @@ def test_what_was_promised_has_to_be_made(workshop: Workshop) -> None:
     workshop.says(workshop.dummy(make="true"), "the recipe promises dummy.ko, which the build did not make")
 
 
+@pytest.mark.parametrize("make", ["echo text >dummy.ko", ": >dummy.ko", "head -c 100 /dev/zero >dummy.ko"])
+def test_what_was_promised_has_to_be_a_module(workshop: Workshop, make: str) -> None:
+    workshop.says(workshop.dummy(make=make), "dummy.ko is no module: it is not ELF")
+
+
 def test_a_patch_that_does_not_apply(workshop: Workshop) -> None:
     files = {
         "dkms.conf": conf("hello", "PATCH=bad.patch", f"MAKE='{DUMMY}'", module="dummy"),

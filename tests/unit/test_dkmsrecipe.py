@@ -10,7 +10,8 @@ import pytest
 from autokmod.errors import RecipeError
 from autokmod.model import Package, Recipe, RecipeModule
 from autokmod.observe.dkmseval import RawConf
-from autokmod.observe.dkmsrecipe import KernelFacts, make_recipe
+from autokmod.observe.dkmsfields import KernelFacts
+from autokmod.observe.dkmsrecipe import make_recipe
 
 PACKAGE = Package("foo", "1.0", "/usr/src/foo-1.0", "dkms", "d")
 KERNEL = KernelFacts("6.1.0-56-amd64", "x86_64", {"CONFIG_PCI": "y", "CONFIG_USB": "m", "CONFIG_HZ": "250"})

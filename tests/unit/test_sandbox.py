@@ -18,11 +18,6 @@ from autokmod.errors import SandboxUnavailable
 from autokmod.paths import Paths
 from autokmod.run import Result, run
 from autokmod.sandbox import (
-    Limits,
-    Link,
-    Mount,
-    Sandbox,
-    User,
     check_sandbox,
     closed_directory,
     explain_failure,
@@ -30,8 +25,8 @@ from autokmod.sandbox import (
     kernel_mounts,
     open_sandbox,
     read_system,
-    sandbox_cmd,
 )
+from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, User, sandbox_cmd
 
 HOST = Paths(Path("/"))
 NOBODY = Config(build=BuildConfig(user="nobody"))

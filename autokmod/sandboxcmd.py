@@ -1,0 +1,89 @@
+"""The command line of the sandbox, from a value that says what is in it. Pure; sandbox.py says why it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    host: str
+    inside: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    text: str
+    inside: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of each process, but `processes`: the kernel counts those of the user, over all that runs as it."""
+
+    memory_mb: int
+    processes: int
+    file_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    user: User | None  # None: autokmod itself runs as an ordinary user, there is nothing to drop
+    mounts: tuple[Mount, ...]  # in order: a later one lies over an earlier one
+    links: tuple[Link, ...]
+    cwd: str
+    limits: Limits
+    options: frozenset[str]  # what this bwrap knows beyond 0.4; empty and unused without bwrap
+    contained: bool = True  # False: build.allow_unsandboxed, the user is dropped and that is all
+
+
+def sandbox_cmd(box: Sandbox, command: Sequence[str]) -> list[str]:
+    inner = bwrap_cmd(box) if box.contained else []
+    return [*drop_cmd(box.user), *limit_cmd(box.limits), *inner, *command]
+
+
+def drop_cmd(user: User | None) -> list[str]:
+    ids = ["--reuid", str(user.uid), "--regid", str(user.gid), "--clear-groups", "--bounding-set=-all"] if user else []
+    return ["setpriv", *ids, "--inh-caps=-all", "--no-new-privs"]
+
+
+def limit_cmd(limits: Limits) -> list[str]:
+    mib = 1 << 20
+    return [
+        "prlimit",
+        f"--as={limits.memory_mb * mib}",
+        f"--nproc={limits.processes}",
+        f"--fsize={limits.file_mb * mib}",
+        "--core=0",
+        *("nice", "-n", str(NICE)),
+        *("ionice", "-c", "3"),
+    ]
+
+
+def bwrap_cmd(box: Sandbox) -> list[str]:
+    argv = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    if "--disable-userns" in box.options:
+        argv += ["--unshare-user", "--disable-userns"]
+    for mount in box.mounts:
+        if mount.inside in ("/proc", "/dev", "/tmp"):
+            raise ValueError(f"{mount.inside} is the sandbox's own")
+    argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    if "--size" in box.options:
+        argv += ["--size", str(box.limits.memory_mb << 20)]
+    argv += ["--tmpfs", "/tmp"]
+    for mount in box.mounts:
+        argv += ["--bind" if mount.writable else "--ro-bind", mount.host, mount.inside]
+    for link in box.links:
+        argv += ["--symlink", link.text, link.inside]
+    return [*argv, "--remount-ro", "/", "--chdir", box.cwd, "--"]
