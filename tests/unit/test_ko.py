@@ -258,6 +258,14 @@ def test_truncated_at_every_section_boundary_and_every_tenth_byte() -> None:
 
 # ---- signatures
 
+# As `openssl cms -sign` makes it, but for the 256 bytes of the signature itself.
+REAL = bytes.fromhex(
+    "3082018806092a864886f70d010702a082017930820175020101310d300b0609608648016503040201300b06092a864886f70d010701318201"
+    "523082014e02010130293011310f300d06035504030c066e6f626f6479021479cb90aa571623a969f5d50eedc0d5a93f77c328300b06096086"
+    "48016503040201300d06092a864886f70d010101050004820100"
+) + bytes(256)
+# Where a real kernel's loader refused the module, unsigned ones being welcome, after this byte had been inverted.
+STRUCTURE = [*range(8), 13, 14, 15, 19, 23, 25, 26, 28, 41, 43, *range(45, 55), 58, 62, 64, 65, 67, 69, 71, 108, 121]
 INDEFINITE = b"\x30\x80" + pkcs7_message()[4:] + b"\0\0"
 
 
@@ -272,6 +280,9 @@ INDEFINITE = b"\x30\x80" + pkcs7_message()[4:] + b"\0\0"
         (sign(make_ko(), body=INDEFINITE[:-1]), Signature.DAMAGED),
         (sign(make_ko(), body=b"\x04\x80\0\0"), Signature.DAMAGED),
         (sign(make_ko(), body=pkcs7_message(version=2)), Signature.DAMAGED),
+        (sign(make_ko(), body=REAL), Signature.PRESENT),
+        # In a name anything may stand, also what is no ASN.1.
+        (sign(make_ko(), body=REAL.replace(b"\x0c\x06nobody", b"\xf3\x06nobody")), Signature.PRESENT),
         (sign(make_ko(), body=pkcs7_message(kind=DATA)), Signature.DAMAGED),
         (sign(make_ko(), body=pkcs7_message(content=der(0xA0, der(0x04, b"x")))), Signature.DAMAGED),
         (sign(make_ko(), body=pkcs7_message(certificates=der(0x30))), Signature.DAMAGED),
@@ -298,6 +309,12 @@ def test_a_signature_cut_anywhere() -> None:
     whole = pkcs7_message()
     for end in range(len(whole)):
         assert facts(sign(make_ko(), body=whole[:end])).signature is Signature.DAMAGED
+
+
+@pytest.mark.parametrize("at", STRUCTURE)
+def test_a_signature_damaged_anywhere(at: int) -> None:
+    damaged = REAL[:at] + bytes([REAL[at] ^ 0xFF]) + REAL[at + 1 :]
+    assert facts(sign(make_ko(), body=damaged)).signature is Signature.DAMAGED
 
 
 def test_only_a_signature() -> None:
