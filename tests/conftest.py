@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Protocol
 import pytest
 
 from tests import realroot
-from tests.corpus import Corpus
+from tests.corpus import CHECKOUT, Corpus
 
 # Set by `make test`, which has installed everything: nothing may be left out then for want of something.
 COMPLETE = "AUTOKMOD_TEST_COMPLETE"
@@ -50,6 +51,22 @@ def real_root(corpus: Corpus) -> Iterator[MakeRoot]:
             return stack.enter_context(realroot.made(scratch, corpus, kernels=kernels, packages=packages))
 
         yield make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkout_for_all() -> Iterator[None]:
+    """Tests that become a plain user start the program from the working directory, which may lie below /root."""
+    if os.geteuid() != 0 or all(d.stat().st_mode & 0o001 for d in (CHECKOUT, *CHECKOUT.parents)):
+        yield
+        return
+    realroot.private_mounts()
+    with TemporaryDirectory(prefix="autokmod-checkout-") as place:
+        os.chmod(place, 0o755)
+        realroot.mount("--bind", str(CHECKOUT), place)
+        os.chdir(place)
+        yield
+        os.chdir(CHECKOUT)
+        subprocess.run(["umount", place], check=True)
 
 
 # ---- nothing is left behind ----
