@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,18 @@ Seconds = Annotated[float, AtLeast(0)]
 Count = Annotated[int, AtLeast(0)]
 Limit = Annotated[int, AtLeast(1)]
 LogLevel = Literal["debug", "info", "notice", "warning", "error"]
+Feature = Literal[
+    "compiler",
+    "cfi",
+    "ibt",
+    "return-thunks",
+    "kasan",
+    "kcsan",
+    "kmsan",
+    "plugins",
+    "randstruct",
+    "preemption",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,18 @@ class BuildConfig:
 
 @dataclass(frozen=True, slots=True)
 class LinkConfig:
-    enabled: bool = True
+    """Policy on top of the loader's rules: equal CRCs are no proof that a build for another kernel works.
+
+    What is refused here is built instead; every reason names the key that asked for it.
+    """
+
+    enabled: bool = True  # false: every package is built for every kernel
+    same_flavour: bool = True  # cloud-amd64, rt, +debug …: from the kernels' releases
+    same_stream: bool = True  # the distribution's: Debian's 6.1 kernels, RHEL 8; of RHEL 9 and later one minor release
+    same_features: tuple[Feature, ...] = get_args(Feature)  # of both kernels' configurations; []: none is compared
+    stablelist: bool = True  # where the distribution installed one that is not empty, every symbol must be on it
+    known_bad_kernels: bool = True  # no links from or to kernels of autokmod's own list of broken ones
+    denied_kernels: tuple[str, ...] = ()  # the administrator's: shell patterns of krels
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,5 +164,5 @@ def _expected(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(f'"{a}"' for a in args)
     if get_origin(hint) is tuple:
-        return "a list of texts"
+        return "a list of texts" if args[0] is str else f"a list, each item {_expected(args[0])}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[hint]

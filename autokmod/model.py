@@ -174,6 +174,15 @@ class KernelAbi:
 
 
 @dataclass(frozen=True, slots=True)
+class Stablelist:
+    """The symbols that a distribution promises to keep, or why its list could not be read."""
+
+    path: str
+    symbols: frozenset[str]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CompatResult:
     """The checker's answer for one module against one kernel."""
 
@@ -268,6 +277,7 @@ class Build:
     built_at: float  # s since epoch
     duration_s: float
     directory: str  # host path of builds/KEY
+    features: Mapping[str, str] | None = None  # fingerprint of its kernel's configuration: that kernel may be gone
 
 
 # ---- decisions and what stands on disk -----------------------------------------------------------

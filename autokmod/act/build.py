@@ -22,6 +22,7 @@ from autokmod.act.scratch import scratch
 from autokmod.act.store import LOG, SYMVERS, list_builds, new_entry, publish, write_entry_file
 from autokmod.act.take import take_file
 from autokmod.config import Config
+from autokmod.decide.fingerprint import fingerprint
 from autokmod.errors import FormatError, SandboxUnavailable
 from autokmod.model import Build, BuildError, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.buildlog import find_errors
@@ -102,6 +103,7 @@ def build_package(
             built_at=time.time(),
             duration_s=time.monotonic() - started,
             directory="",
+            features=fingerprint(abi.config),
         )
         return build if cancel.requested else _store(paths, build, outcome, work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from autokmod.decide.compat import check_set
 from autokmod.errors import FormatError, UnknownKernel, UsageError
 from autokmod.model import CompatResult, KernelAbi, ModuleFacts, Reason, Verdict
 from autokmod.observe.abi import read_abi
-from autokmod.observe.depmodconf import read_depmod_config
+from autokmod.observe.external import find_external
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import read_module
-from autokmod.observe.modtree import find_modules, module_name, picked
+from autokmod.observe.modtree import module_name
 from autokmod.paths import Paths
 
 EXIT_CODES = {Verdict.COMPATIBLE: 0, Verdict.INCOMPATIBLE: 1, Verdict.UNKNOWN: 2}
@@ -78,16 +79,10 @@ def _unreadable(file: str, exc: FormatError | OSError) -> CompatResult:
 
 def find_neighbours(paths: Paths, krel: str, names: set[str]) -> Iterator[ModuleFacts]:
     """The external modules, but for those called `names`, that depmod would pick: they may export what is needed."""
-    config = read_depmod_config(paths, krel)
-    for name, candidates in find_modules(paths, krel, config).items():
-        chosen = picked(config, candidates)
-        if name in names or chosen.startswith("kernel/"):
-            continue
-        host = paths.at(chosen) if chosen.startswith("/") else paths.modulesd(krel) / chosen
-        try:
-            yield read_module(paths.resolve(host))
-        except (FormatError, OSError):
-            continue  # what depmod cannot read exports nothing
+    for name, file in find_external(paths, krel, ours=True).items():
+        if name not in names:
+            with contextlib.suppress(FormatError, OSError):  # what depmod cannot read exports nothing
+                yield read_module(file)
 
 
 # ---- output

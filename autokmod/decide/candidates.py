@@ -1,12 +1,16 @@
-"""Which existing builds a package could use on a kernel, best first. Whether they fit is decided in plan."""
+"""Which existing builds a package could use on a kernel, best first, and which of them policy bars.
+
+Whether they fit is decided in plan.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autokmod.decide.facts import Facts
-from autokmod.model import Build, DecisionKind, ModuleFacts, Package, Recipe
+from autokmod.decide.policy import Origin, check_package_policy, check_policy
+from autokmod.model import Build, DecisionKind, ModuleFacts, Package, Reason, Recipe
 from autokmod.versions import sort_key
 
 
@@ -16,22 +20,30 @@ class Candidate:
     build: Build
     modules: tuple[ModuleFacts, ...]
     link_from: str | None = None
+    barred: tuple[Reason, ...] = ()  # by policy
 
 
 def find_candidates(facts: Facts, package: Package, recipe: Recipe) -> tuple[Candidate, ...]:
     """Builds of this very source, verified and readable: what stands here, the exact build, other kernels' builds."""
-    return tuple(_unique(_ordered(facts, package, recipe)))
+    bar = check_package_policy(facts.config, package.name, recipe)
+    own = facts.keys.get(package.id)
+    found = _unique(_ordered(facts, package, recipe))
+    return tuple(c if c.build.key == own else replace(c, barred=bar or _barred(facts, c)) for c in found)
+
+
+def _barred(facts: Facts, candidate: Candidate) -> tuple[Reason, ...]:
+    origin = Origin(candidate.build.krel, candidate.build.features)
+    return check_policy(facts.config.link, origin, facts.abi, candidate.modules, facts.stable)
 
 
 def _ordered(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candidate]:
     usable = [b for b in facts.builds if _is_usable(facts, package, recipe, b)]
-    yield from _standing(facts, package, recipe, usable)
+    yield from _standing(facts, package, usable)
     for build in usable:
         if build.key == facts.keys.get(package.id):
             yield Candidate(DecisionKind.BUILD, build, facts.contents[build.key])
-    if may_reuse(facts, package, recipe):
-        others = sorted(usable, key=lambda b: (sort_key(b.krel), b.built_at), reverse=True)
-        yield from (c for build in others for c in _of_other_kernel(facts, build))
+    others = sorted(usable, key=lambda b: (sort_key(b.krel), b.built_at), reverse=True)
+    yield from (c for build in others for c in _of_other_kernel(facts, build))
 
 
 def _is_usable(facts: Facts, package: Package, recipe: Recipe, build: Build) -> bool:
@@ -41,20 +53,14 @@ def _is_usable(facts: Facts, package: Package, recipe: Recipe, build: Build) -> 
     return same_source and build.key in facts.contents and {m.dest_name for m in build.modules} == promised
 
 
-def may_reuse(facts: Facts, package: Package, recipe: Recipe) -> bool:
-    """Whether a build made for another kernel may be used at all."""
-    return recipe.link_allowed and facts.config.link.enabled and facts.config.package(package.name).link != "never"
-
-
-def _standing(facts: Facts, package: Package, recipe: Recipe, usable: list[Build]) -> Iterator[Candidate]:
+def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[Candidate]:
     if facts.record is None or package.name not in facts.intact:
         return
     for placement in facts.record.placements:
         if placement.package != package.name or not placement.verified:
             continue
         for build in usable:
-            foreign = build.key != facts.keys.get(package.id)
-            if build.key == placement.key and (not foreign or may_reuse(facts, package, recipe)):
+            if build.key == placement.key:
                 yield Candidate(DecisionKind.KEEP, build, facts.contents[build.key], placement.link_from)
 
 

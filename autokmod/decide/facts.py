@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autokmod.config import Config
-from autokmod.model import Build, Export, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
+from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe, Stablelist
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Facts:
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # build key → other krels with own files of it
     record: KernelRecord | None = None
     intact: frozenset[str] = frozenset()  # names of packages whose placement here is on disk as recorded
-    foreign: Mapping[str, Export] = field(default_factory=dict)  # exports of other owners' out-of-tree modules here
+    foreign: tuple[ModuleFacts, ...] = ()  # other owners' out-of-tree modules that depmod picks here
+    stable: Stablelist | None = None  # the distribution's list of stable symbols for this kernel
     build_problem: Reason | None = None  # nothing can be built for this kernel now: toolchain, sandbox
     signing_problem: Reason | None = None  # unsigned modules would be refused by this kernel
     force: bool = False  # a person asked: failed builds are tried again

@@ -21,7 +21,6 @@ from autokmod.model import (
     Decision,
     DecisionKind,
     KernelState,
-    ModuleFacts,
     Package,
     Reason,
     Recipe,
@@ -40,6 +39,7 @@ class _Choice:
     package: Package
     recipe: Recipe
     candidates: list[Candidate]
+    barred: list[Candidate]  # by policy
     rejected: list[tuple[Candidate, tuple[CompatResult, ...]]] = field(default_factory=list)
     results: tuple[CompatResult, ...] = ()
 
@@ -54,6 +54,7 @@ def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
     open_packages = [p for p in select_versions(facts.packages) if decided[p.name] is None]
     choices = {p.name: _choice(facts, p) for p in open_packages}
     _settle(facts, choices)
+    _judge_barred(facts, choices)
     decisions = {name: d for name, d in decided.items() if d is not None}
     for choice in choices.values():
         decisions[choice.package.name] = _decide(facts, choice)
@@ -109,7 +110,8 @@ def _decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reas
 
 def _choice(facts: Facts, package: Package) -> _Choice:
     recipe = facts.recipes[package.id]
-    return _Choice(package, recipe, list(find_candidates(facts, package, recipe)))
+    found = find_candidates(facts, package, recipe)
+    return _Choice(package, recipe, [c for c in found if not c.barred], [c for c in found if c.barred])
 
 
 def _settle(facts: Facts, choices: Mapping[str, _Choice]) -> None:
@@ -123,15 +125,32 @@ def _settle(facts: Facts, choices: Mapping[str, _Choice]) -> None:
 
 def _unfit(facts: Facts, choices: Mapping[str, _Choice]) -> list[_Choice]:
     """All chosen modules are judged as one set: they offer symbols, licences and faults to one another."""
-    chosen = [c for c in choices.values() if c.best is not None]
-    results = iter(check_set([m for c in chosen for m in _modules(c)], facts.abi, facts.foreign))
-    for choice in chosen:
-        choice.results = tuple(islice(results, len(_modules(choice))))
-    return [c for c in chosen if any(r.verdict is not Verdict.COMPATIBLE for r in c.results)]
+    chosen = {name: c.best for name, c in choices.items() if c.best is not None}
+    for name, results in _check_together(facts, chosen).items():
+        choices[name].results = results
+    return [choices[name] for name in chosen if not _is_fit(choices[name].results)]
 
 
-def _modules(choice: _Choice) -> tuple[ModuleFacts, ...]:
-    return choice.best.modules if choice.best is not None else ()
+def _check_together(facts: Facts, candidates: Mapping[str, Candidate]) -> dict[str, tuple[CompatResult, ...]]:
+    """With the other owners' modules that would stay beside them."""
+    modules = [m for c in candidates.values() for m in c.modules]
+    names = {m.name for m in modules}
+    results = iter(check_set([*modules, *(m for m in facts.foreign if m.name not in names)], facts.abi, {}))
+    return {name: tuple(islice(results, len(c.modules))) for name, c in candidates.items()}
+
+
+def _is_fit(results: Iterable[CompatResult]) -> bool:
+    return all(r.verdict is Verdict.COMPATIBLE for r in results)
+
+
+def _judge_barred(facts: Facts, choices: Mapping[str, _Choice]) -> None:
+    """Policy is only named where it alone is in the way: a build that would not load either is rejected for that."""
+    barred = {name: c.barred[0] for name, c in choices.items() if c.best is None and not c.rejected and c.barred}
+    if barred:
+        chosen = {name: c.best for name, c in choices.items() if c.best is not None}
+        for name, results in _check_together(facts, {**chosen, **barred}).items():
+            if name in barred and not _is_fit(results):
+                choices[name].rejected.append((barred[name], results))
 
 
 def _is_providers_fault(result: CompatResult) -> bool:
@@ -238,6 +257,8 @@ def _why_build(facts: Facts, choice: _Choice) -> tuple[Reason, ...]:
     if choice.rejected:
         candidate, results = choice.rejected[0]
         return _why_unfit(candidate, results)
+    if choice.barred:
+        return choice.barred[0].barred
     known = [b for b in facts.builds if b.package == choice.package.name and b.ok]
     if not known:
         return (Reason("no-build", "it was never built on this machine"),)

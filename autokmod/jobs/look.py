@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,12 @@ from autokmod.files import set_aside
 from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.abi import read_abi
 from autokmod.observe.dkmsconf import read_recipe
+from autokmod.observe.external import ModuleCache, find_external
 from autokmod.observe.kernels import find_kernels, read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.records import read_record
 from autokmod.observe.sources import find_packages
+from autokmod.observe.stablelist import read_stablelist
 from autokmod.observe.toolchain import Toolchain, read_toolchain
 from autokmod.paths import Paths
 from autokmod.sandbox import check_sandbox
@@ -38,6 +41,7 @@ class Looker:
     def __init__(self, paths: Paths, config: Config) -> None:
         self.paths, self.config = paths, config
         self._contents: dict[str, tuple[ModuleFacts, ...]] = {}
+        self._cache = ModuleCache()
 
     def look(self, krel: str) -> Facts:
         """Raises UnknownKernel; OSError where the state directories cannot be read."""
@@ -64,7 +68,8 @@ class Looker:
             self._owners(krel),
             record,
             self._intact(record),
-            {},
+            self._foreign(krel),
+            read_stablelist(self.paths, krel),
             build_problem,
             signing_problem(self.paths, abi),
         )
@@ -120,6 +125,14 @@ class Looker:
             except (AutokmodError, OSError):
                 return None
         return self._contents[build.key]
+
+    def _foreign(self, krel: str) -> tuple[ModuleFacts, ...]:
+        """What depmod cannot read offers nothing."""
+        found = []
+        for file in find_external(self.paths, krel, ours=False).values():
+            with contextlib.suppress(FormatError, OSError):
+                found.append(self._cache.read(file))
+        return tuple(found)
 
     def _owners(self, krel: str) -> dict[str, tuple[str, ...]]:
         """Build key → the other kernels in which its own files stand intact."""

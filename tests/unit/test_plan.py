@@ -9,6 +9,7 @@ import pytest
 
 from autokmod.config import Config, LinkConfig, PackageConfig
 from autokmod.decide.facts import Facts
+from autokmod.decide.fingerprint import fingerprint
 from autokmod.decide.plan import decide_kernel, select_versions
 from autokmod.model import (
     Build,
@@ -81,7 +82,8 @@ def module(
 def build(key: str, krel: str, *, ok: bool = True, name: str = "drv", transient: bool = False) -> Build:
     errors = () if ok else (BuildError("drv.c", 7, "error: unknown type name 'foo'"),)
     modules = (BuiltModule(name, name, f"{name}.ko", "0" * 64, 1, None, None),) if ok else ()
-    return Build(key, f"source-{name}", name, "1.0", krel, ok, transient, errors, modules, 1.0, 2.0, f"/builds/{key}")
+    where, features = f"/builds/{key}", fingerprint({})
+    return Build(key, f"source-{name}", name, "1.0", krel, ok, transient, errors, modules, 1.0, 2.0, where, features)
 
 
 def kernel(state: KernelState = KernelState.COMPLETE) -> Kernel:
@@ -130,9 +132,50 @@ def config(**package: object) -> Config:
             replace(WITH_K1, abi=abi({"module_layout": 1})), "build", False, "incompatible-build", id="symbol gone"
         ),
         pytest.param(
-            replace(WITH_K1, config=Config(link=LinkConfig(enabled=False))), "build", False, "no-build", id="links off"
+            replace(WITH_K1, config=Config(link=LinkConfig(enabled=False))),
+            "build",
+            False,
+            "policy-disabled",
+            id="links off",
         ),
-        pytest.param(replace(WITH_K1, config=config(link="never")), "build", False, "no-build", id="link = never"),
+        pytest.param(replace(WITH_K1, config=config(link="never")), "build", False, "policy-never", id="link = never"),
+        pytest.param(
+            replace(WITH_K1, recipes={PACKAGE.id: replace(RECIPE, link_allowed=False)}),
+            "build",
+            False,
+            "policy-recipe",
+            id="its author wants no links",
+        ),
+        pytest.param(
+            replace(WITH_K1, builds=(replace(build("key1", K1), features={"compiler": "gcc 11"}),)),
+            "build",
+            False,
+            "policy-compiler",
+            id="other compiler",
+        ),
+        pytest.param(
+            replace(WITH_K1, config=config(link="never"), abi=abi({**SYMBOLS, "printk": 9})),
+            "build",
+            False,
+            "incompatible-build",
+            id="what the loader refuses needs no policy",
+        ),
+        pytest.param(
+            replace(
+                WITH_K1, config=config(link="never"), record=record("key1", link_from=K1), intact=frozenset({"drv"})
+            ),
+            "build",
+            False,
+            "policy-never",
+            id="a link that stands and may be no more",
+        ),
+        pytest.param(
+            replace(WITH_K1, builds=(*WITH_K1.builds, build("key2", K2, ok=False)), config=config(link="never")),
+            "build",
+            True,
+            "build-failed",
+            id="policy does not hide that the build failed",
+        ),
         pytest.param(
             replace(WITH_K1, source_keys={PACKAGE.id: "other"}), "build", False, "source-changed", id="source changed"
         ),
@@ -409,3 +452,29 @@ def test_declared_dependency_that_is_not_here() -> None:
 def test_newest_version_of_a_name_is_chosen() -> None:
     versions = [replace(PACKAGE, version=v) for v in ("1.9", "1.10", "1.2")]
     assert [p.version for p in select_versions(versions)] == ["1.10"]
+
+
+# ---- other owners' modules -----------------------------------------------------------------------
+
+FOREIGN = replace(module("lib", imports={"printk": 2}, exports={"lib_call": 77}), path="/extra/lib.ko")
+NEEDY = replace(WITH_K1, contents={"key1": (module(imports={"lib_call": 77}),)}, foreign=(FOREIGN,))
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        pytest.param(NEEDY, "link", id="it provides"),
+        pytest.param(replace(NEEDY, foreign=()), "build", id="nobody provides"),
+        pytest.param(
+            replace(NEEDY, foreign=(replace(FOREIGN, exports=(export("lib_call", 78, "lib"),)),)),
+            "build",
+            id="other CRC",
+        ),
+        pytest.param(
+            replace(NEEDY, foreign=(replace(FOREIGN, vermagic="6.0 SMP "),)), "build", id="it would not load itself"
+        ),
+        pytest.param(replace(NEEDY, foreign=(replace(FOREIGN, name="drv"),)), "build", id="one that ours displaces"),
+    ],
+)
+def test_other_owners_modules_as_providers(facts: Facts, kind: str) -> None:
+    assert only(facts).kind == kind
