@@ -84,7 +84,7 @@ class Elf:
         self.sections = self._read_sections()
         self.symtab = self._find_symtab()
         strings = self.sections[self.symtab.link]
-        self.strtab = self._strings(strings.offset, strings.size)
+        self.strtab = self._strings(strings.type, strings.offset, strings.size)
 
     def fail(self, what: str, offset: int | None = None) -> FormatError:
         return FormatError(self.path, what, offset)
@@ -115,11 +115,12 @@ class Elf:
         table = memoryview(self.data)[start : start + count * entry_size]
         raw = list(self.layout.section.iter_unpack(table))
         self._check_bounds(raw, start)
-        names = self._strings(raw[names_at][4], raw[names_at][5])
+        names = self._strings(raw[names_at][1], raw[names_at][4], raw[names_at][5])
         return tuple(self._section(i, s, names) for i, s in enumerate(raw))
 
     def _check_bounds(self, raw: list[tuple[int, ...]], start: int) -> None:
-        if raw[0][1] != SHT_NULL:
+        _, kind, _, address, _, size, *_ = raw[0]
+        if (kind, address, size) != (SHT_NULL, 0, 0):
             raise self.fail("the first section header is not empty", start)
         for i, (_, kind, _, _, offset, size, link, *_) in enumerate(raw):
             if kind in (SHT_NULL, SHT_NOBITS):
@@ -182,7 +183,10 @@ class Elf:
     def name(self, symbol: Symbol) -> str:
         return self._string(self.strtab, symbol.name)
 
-    def _strings(self, offset: int, size: int) -> bytes:
+    def _strings(self, kind: int, offset: int, size: int) -> bytes:
+        """Linux 6.12 asks for the type, 6.1 does not."""
+        if kind != SHT_STRTAB:
+            raise self.fail(f"a section of type {kind} instead of a string table", offset)
         if size == 0 or offset + size > len(self.data) or self.data[offset + size - 1] != 0:
             raise self.fail("a string table that does not end in a zero byte", offset)
         return self.data[offset : offset + size]
