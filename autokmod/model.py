@@ -327,6 +327,7 @@ class Placement:
     errors: tuple[BuildError, ...] = ()  # of the failed build, if that is what stands in the way
     failed: bool = False  # the decision could not be carried out; reasons say why
     log: str | None = None
+    standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from autokmod.errors import PlacementFailed
 from autokmod.files import write_file, write_link
 from autokmod.model import BuiltModule, PlacedFile, Placement
+from autokmod.observe.modtree import SUFFIXES, module_name
 from autokmod.paths import OWN, WEAK, Paths
 
 
@@ -82,6 +83,23 @@ def placed_packages(paths: Paths, krel: str) -> frozenset[str]:
     """Names of the packages that have a directory of ours in this kernel, recorded or not."""
     bases = (paths.modulesd(krel) / OWN, paths.modulesd(krel) / WEAK)
     return frozenset(entry.name for base in bases for entry in _entries(base))
+
+
+def standing_files(paths: Paths, krel: str, package: str) -> tuple[PlacedFile, ...]:
+    """The modules that the package has in this kernel, whatever was recorded, without links that lead nowhere."""
+    if package not in placed_packages(paths, krel):
+        return ()
+    found = [path for base in (paths.own_dir, paths.link_dir) for path in _entries(base(krel, package))]
+    modules = [p for p in found if p.name.endswith(SUFFIXES) and p.name[0] != "." and p.is_file()]
+    return tuple(placed_file(paths, krel, module_name(path.name), path) for path in modules)
+
+
+def owner_of(paths: Paths, krel: str, file: PlacedFile) -> str | None:
+    """The kernel that a link of ours leads to."""
+    if file.target is None:
+        return None
+    target = os.path.normpath((paths.modulesd(krel) / file.path).parent / file.target)
+    return os.path.relpath(target, paths.modules).split("/")[0]
 
 
 def remove_all(paths: Paths, krel: str, *, but: Container[str] = ()) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
 from autokmod.act.compress import compress, compression_of
 from autokmod.act.depmod import run_depmod, verify_placed
 from autokmod.act.initrd import refresh_initrd
-from autokmod.act.place import place_files, place_links, placed_packages, remove_others
+from autokmod.act.place import (
+    is_intact,
+    owner_of,
+    place_files,
+    place_links,
+    placed_packages,
+    remove_others,
+    standing_files,
+)
 from autokmod.act.records import write_record
 from autokmod.act.store import read_built
 from autokmod.decide.facts import Facts
@@ -69,10 +78,10 @@ def _carry_out(
         return _place(paths, facts, decision, old, records)
     except FormatError as exc:  # the store's entry was set aside with this: what it held can be built again
         reason = Reason("store-damaged", str(exc))
-        return _unchanged(facts, decision, old, failed=True, reasons=(reason, *decision.reasons))
+        return _unchanged(paths, decision, old, failed=reason)
     except (AutokmodError, OSError) as exc:
         reason = Reason("placement-failed", str(exc))
-        return _unchanged(facts, decision, old, failed=True, reasons=(reason, *decision.reasons))
+        return _unchanged(paths, decision, old, failed=reason)
 
 
 def _place(
@@ -80,15 +89,30 @@ def _place(
 ) -> Placement:
     build = next((b for b in facts.builds if b.key == decision.key), None)
     if decision.kind is DecisionKind.KEEP and old is not None:
-        return old  # why it once came to stand there is worth more than that it still does
+        return _kept(decision, old)
     if decision.kind is DecisionKind.LINK and decision.link_from is not None and build is not None:
         files = _link(paths, decision, decision.link_from, records)
         return _placement(facts, decision, build, files)
     if decision.kind is DecisionKind.BUILD and decision.stored and build is not None and build.ok:
         files = _own(paths, facts, decision, build)
         return _placement(facts, decision, build, files)
-    failed = decision.kind is DecisionKind.BUILD and decision.stored
-    return _unchanged(facts, decision, old, failed=failed, build=build)
+    return _unchanged(paths, decision, old, build=build)
+
+
+def _kept(decision: Decision, old: Placement) -> Placement:
+    """Why it came to stand there is worth more than that it still does; unless that is about something that failed."""
+    if not old.standing and not old.failed and old.version == decision.version:
+        return old
+    return replace(
+        old,
+        version=decision.version,
+        kind=decision.kind,
+        reasons=decision.reasons,
+        symbols_compared=decision.symbols_compared,
+        errors=(),
+        failed=False,
+        standing=False,
+    )
 
 
 def _link(
@@ -131,36 +155,46 @@ def _placement(facts: Facts, decision: Decision, build: Build, files: tuple[Plac
 
 
 def _unchanged(
-    facts: Facts,
+    paths: Paths,
     decision: Decision,
     old: Placement | None,
     *,
-    failed: bool,
+    failed: Reason | None = None,
     build: Build | None = None,
-    reasons: tuple[Reason, ...] | None = None,
 ) -> Placement:
-    """Nothing new can be placed. Modules of the package that stand here already, verified, are not taken away."""
-    keep = old is not None and old.package in facts.intact and decision.kind is not DecisionKind.SKIP
+    """Nothing new can be placed. What the package has here, recorded or not, is not taken away."""
+    known = old if old is not None and is_intact(paths, decision.krel, old) else None
+    is_skipped = decision.kind is DecisionKind.SKIP
+    files = () if is_skipped else known.files if known else _standing(paths, decision)
     return Placement(
         decision.package,
         decision.version,
         decision.kind,
-        reasons if reasons is not None else decision.reasons,
-        old.key if keep and old else decision.key,
-        old.source_key if keep and old else None,
-        old.link_from if keep and old else None,
+        (failed, *decision.reasons) if failed else decision.reasons,
+        known.key if known and files else decision.key,
+        known.source_key if known and files else None,
+        next((owner_of(paths, decision.krel, f) for f in files), None),
         0,
-        old.files if keep and old else (),
+        files,
         verified=False,
         errors=build.errors if build is not None and not build.ok else (),
-        failed=failed,
+        failed=failed is not None or (decision.kind is DecisionKind.BUILD and decision.stored),
         log=f"{build.directory}/build.log" if build is not None else None,
+        standing=not is_skipped,
     )
 
 
+def _standing(paths: Paths, decision: Decision) -> tuple[PlacedFile, ...]:
+    """A link that leads nowhere is of no use to anybody."""
+    files = standing_files(paths, decision.krel, decision.package)
+    with contextlib.suppress(OSError):  # a read-only or full disk is what may have led here
+        remove_others(paths, decision.krel, decision.package, files)
+    return files
+
+
 def _remove_gone(paths: Paths, krel: str, placements: list[Placement]) -> bool:
-    """Files of packages that have none here any more: removed from the machine, disabled, excluded."""
-    kept = {p.package for p in placements if p.files}
+    """Files of packages that are to have none here: removed from the machine, disabled, excluded."""
+    kept = {p.package for p in placements if p.files or p.standing}
     gone = placed_packages(paths, krel) - kept
     return sum(remove_others(paths, krel, name, ()) for name in sorted(gone)) > 0
 

@@ -1,0 +1,188 @@
+"""Decisions carried out on kernels of a few bytes, with the real depmod: nothing is lost, nothing is claimed untrue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from autokmod.act.store import new_entry, publish, write_entry_file
+from autokmod.config import Config
+from autokmod.decide.facts import Facts
+from autokmod.decide.readiness import decide_readiness
+from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.look import Looker
+from autokmod.model import (
+    Build,
+    BuildError,
+    BuiltModule,
+    Decision,
+    DecisionKind,
+    KernelAbi,
+    KernelRecord,
+    Package,
+    Readiness,
+    Reason,
+)
+from autokmod.observe.kernels import read_kernel
+from autokmod.observe.machine import look_at_kernels
+from autokmod.paths import Paths
+from tests.elfwriter import make_ko
+from tests.unit.handmade import add_kernel
+
+K1, K2, K3 = "6.1.0-1-test", "6.1.0-2-test", "6.1.0-10-test"
+A, B = "a" * 64, "b" * 64
+WHY = Reason("why", "because of this test")
+NOW = 4e9
+
+
+@dataclass
+class World:
+    paths: Paths
+    builds: dict[str, Build] = field(default_factory=dict)
+
+    def build(self, key: str, krel: str, *names: str, version: str = "1.0") -> Build:
+        files = {name: make_ko(name=name, krel=krel, modinfo=(("license", "GPL"), ("build", key))) for name in names}
+        modules = tuple(
+            BuiltModule(n, n, f"{n}.ko", hashlib.sha256(d).hexdigest(), len(d), None, None) for n, d in files.items()
+        )
+        built = Build(key, "source", "drv", version, krel, True, False, (), modules, 1.0, 1.0, "")
+        with new_entry(self.paths) as entry:
+            write_entry_file(entry, "build.log", b"")
+            for name, data in files.items():
+                write_entry_file(entry, f"{name}.ko", data)
+            self.builds[key] = publish(self.paths, entry, built)
+        return self.builds[key]
+
+    def facts(self, krel: str) -> Facts:
+        looker = Looker(self.paths, Config())
+        record = looker.record(krel)
+        abi = KernelAbi(krel, None, None, None, False, {}, None, None, None, {}, ())
+        kernel = read_kernel(self.paths, krel)
+        package = Package("drv", "1.0", "/usr/src/drv-1.0", "dkms", "digest")
+        intact = looker._intact(record)
+        builds = tuple(self.builds.values())
+        return Facts(kernel, abi, Config(), (package,), builds=builds, record=record, intact=intact)
+
+    def apply(self, krel: str, *decisions: Decision) -> KernelRecord:
+        facts, records = self.facts(krel), Looker(self.paths, Config()).records()
+        return check_initrd(self.paths, facts, apply_decisions(self.paths, facts, decisions, records, NOW))
+
+    def use(self, krel: str, key: str) -> KernelRecord:
+        return self.apply(krel, decision(krel, DecisionKind.BUILD, key, stored=True))
+
+    def link(self, krel: str, owner: str, key: str) -> KernelRecord:
+        return self.apply(krel, replace(decision(krel, DecisionKind.LINK, key, stored=True), link_from=owner))
+
+    def readiness(self, krel: str) -> Readiness:
+        sights = {s.kernel.krel: s for s in look_at_kernels(self.paths, NOW)}
+        return decide_readiness(sights[krel], Config(), ()).readiness
+
+    def tree(self, krel: str) -> dict[str, str]:
+        """Every module of ours, with where a link leads."""
+        top = self.paths.modulesd(krel)
+        found = [Path(d, f) for base in ("updates", "weak-updates") for d, _, fs in os.walk(top / base) for f in fs]
+        return {str(p.relative_to(top)): os.readlink(p) if p.is_symlink() else "" for p in found}
+
+    def own_content(self, krel: str) -> str:
+        """The key of the build that modprobe would load as drv."""
+        index = (self.paths.modulesd(krel) / "modules.dep").read_text()
+        path = next(line.split(":")[0] for line in index.splitlines() if "/drv.ko" in line)
+        data = (self.paths.modulesd(krel) / path).read_bytes()
+        return next(key for key in self.builds if f"build={key}".encode() in data)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    (tmp_path / "lib").symlink_to("usr/lib")
+    paths = Paths(tmp_path)
+    paths.usr_src.mkdir(parents=True)
+    for krel in (K1, K2, K3):
+        add_kernel(paths, krel)
+    return World(paths)
+
+
+def decision(krel: str, kind: DecisionKind, key: str | None = None, *, stored: bool = False) -> Decision:
+    return Decision("drv", "1.0", krel, kind, (WHY,), key=key, stored=stored)
+
+
+# ---- nothing is lost ----
+
+
+STUCK = (DecisionKind.WAIT, DecisionKind.BLOCKED, DecisionKind.BUILD)
+
+
+@pytest.mark.parametrize("kind", STUCK)
+@pytest.mark.parametrize("what", ["all is well", "no record", "a touched file", "one of two is gone"])
+def test_what_stands_stays_while_nothing_can_take_its_place(world: World, kind: DecisionKind, what: str) -> None:
+    world.build(A, K1, "drv", "drv_b")
+    world.use(K1, A)
+    directory = world.paths.own_dir(K1, "drv")
+    if what == "no record":
+        world.paths.record(K1).unlink()
+    if what == "a touched file":
+        os.utime(directory / "drv.ko", (1, 1))
+    if what == "one of two is gone":
+        (directory / "drv_b.ko").unlink()
+    record = world.apply(K1, decision(K1, kind, B))
+    left = ["updates/autokmod/drv/drv.ko", "updates/autokmod/drv/drv_b.ko"][: 1 if "gone" in what else 2]
+    assert sorted(world.tree(K1)) == left
+    assert sorted(f.path for f in record.placements[0].files) == left
+    assert world.own_content(K1) == A
+
+
+def test_links_whose_record_was_lost_stay(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    world.link(K2, K1, A)
+    world.paths.record(K2).unlink()
+    record = world.apply(K2, decision(K2, DecisionKind.WAIT))
+    assert list(world.tree(K2)) == ["weak-updates/autokmod/drv/drv.ko"]
+    assert record.placements[0].link_from == K1
+
+
+def test_dangling_link_is_not_kept(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    world.link(K2, K1, A)
+    (world.paths.own_dir(K1, "drv") / "drv.ko").unlink()
+    assert world.apply(K2, decision(K2, DecisionKind.WAIT)).placements[0].files == ()
+    assert world.tree(K2) == {}
+    assert "drv" not in (world.paths.modulesd(K2) / "modules.dep").read_text()
+
+
+# ---- nothing is claimed that is not so ----
+
+
+@pytest.mark.parametrize("kind", STUCK)
+def test_what_stood_there_before_makes_no_kernel_ready(world: World, kind: DecisionKind) -> None:
+    """A build for the kernel as it was before it was replaced, say, while the new one waits for its turn."""
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    assert world.readiness(K1) is Readiness.READY
+    world.apply(K1, decision(K1, kind, B))
+    assert world.readiness(K1) is not Readiness.READY
+
+
+@pytest.mark.parametrize("kind", STUCK)
+def test_a_difficulty_that_passed_is_forgotten(world: World, kind: DecisionKind) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    world.apply(K1, decision(K1, kind, B))
+    record = world.apply(K1, decision(K1, DecisionKind.KEEP, A, stored=True))
+    assert not record.placements[0].standing
+    assert world.readiness(K1) is Readiness.READY
+
+
+def test_a_failed_upgrade_taken_back_is_forgotten(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    world.builds[B] = replace(world.builds[A], key=B, ok=False, modules=(), errors=(BuildError("", 0, "no"),))
+    failed = replace(decision(K1, DecisionKind.BUILD, B, stored=True), version="2.0")
+    assert world.apply(K1, failed).placements[0].failed
+    placement = world.apply(K1, decision(K1, DecisionKind.KEEP, A, stored=True)).placements[0]
+    assert (placement.version, placement.failed, placement.errors, placement.verified) == ("1.0", False, (), True)
+    assert world.readiness(K1) is Readiness.READY
