@@ -78,12 +78,15 @@ class Archive:
 
     def _ask(self, *command: str) -> str:
         answer = self.answers / hashlib.sha256("\0".join(command).encode()).hexdigest()[:24]
-        if not answer.is_file():
+        if answer.is_file():
+            return answer.read_text()
+        output = run(command)
+        if os.access(self.answers, os.W_OK):  # the demo looks at the cache from where nothing can be written
             fd, scratch = tempfile.mkstemp(dir=self.answers)
             with os.fdopen(fd, "w") as f:
-                f.write(run(command))
+                f.write(output)
             os.replace(scratch, answer)
-        return answer.read_text()
+        return output
 
     def names(self, pattern: str) -> tuple[str, ...]:
         listing = self._ask("apt-cache", "search", "--names-only", pattern)
