@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from autokmod.config import LinkConfig
+from autokmod.config_load import load_config
 from autokmod.ctl.render import GREEN, RED, YELLOW, Cell, clean, paint, table
 from autokmod.ctl.terminal import Style
 from autokmod.ctl.view import output_of, paths_of
 from autokmod.decide.compat import check_set
+from autokmod.decide.fingerprint import fingerprint
+from autokmod.decide.policy import Origin, apply_policy, check_policy
 from autokmod.errors import FormatError, UnknownKernel, UsageError
 from autokmod.model import CompatResult, KernelAbi, ModuleFacts, Reason, Verdict
-from autokmod.observe.abi import read_abi
+from autokmod.observe.abi import read_abi, read_config
 from autokmod.observe.external import find_external
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.modtree import module_name
+from autokmod.observe.stablelist import read_stablelist
 from autokmod.paths import Paths
 
 EXIT_CODES = {Verdict.COMPATIBLE: 0, Verdict.INCOMPATIBLE: 1, Verdict.UNKNOWN: 2}
@@ -29,11 +34,13 @@ def add_parser(sub: Any) -> None:
         "check",
         help="say whether a kernel would load modules",
         description="Compare module files with a kernel, as its loader would, and name every difference. Files given "
-        "together may provide symbols to one another. Exit status: 0 if all are compatible, 1 if one is "
+        "together may provide symbols to one another. What was built for another kernel is then held against the "
+        "policy for links ([link] in autokmod.toml). Exit status: 0 if all are compatible, 1 if one is "
         "incompatible, 2 if of one it is not known, or for wrong usage.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE.ko", help="module, plain or compressed (.gz, .xz, .zst)")
     parser.add_argument("--kernel", required=True, metavar="KREL", help="the kernel that is to load them")
+    parser.add_argument("--no-policy", dest="policy", action="store_false", help="what the loader would say, no more")
     parser.set_defaults(run=run_check)
 
 
@@ -43,11 +50,12 @@ def run_check(args: argparse.Namespace) -> int:
         kernel = read_kernel(paths, args.kernel)
     except UnknownKernel as exc:
         raise UsageError(str(exc)) from exc
-    results = check_files(paths, args.files, read_abi(paths, kernel))
+    abi = read_abi(paths, kernel)
+    results = check_files(paths, args.files, abi, load_config(paths).link if args.policy else None)
     if output.json != "off":
         output.data({"kernel": kernel.krel, "results": [_as_json(r) for r in results]})
     else:
-        output.lines([line for result in results for line in _lines(result, kernel.krel, output.style)])
+        output.lines([line for result in results for line in _lines(result, paths, abi, output.style)])
     return exit_code(results)
 
 
@@ -57,18 +65,49 @@ def exit_code(results: Sequence[CompatResult]) -> int:
     return EXIT_CODES[next(v for v in gravest if v in verdicts)]
 
 
-def check_files(paths: Paths, files: Sequence[str], abi: KernelAbi) -> tuple[CompatResult, ...]:
-    """One result a file, in their order; what cannot be read is unknown, with what is wrong and where."""
-    modules: list[ModuleFacts] = []
+def check_files(
+    paths: Paths, files: Sequence[str], abi: KernelAbi, link: LinkConfig | None = None
+) -> tuple[CompatResult, ...]:
+    """One result a file, in their order; what cannot be read is unknown, with what is wrong and where.
+
+    Without `link`, the loader's rules alone.
+    """
+    modules: dict[str, ModuleFacts] = {}
     results: dict[str, CompatResult] = {}
     for file in dict.fromkeys(files):
         try:
-            modules.append(read_module(file))
+            modules[file] = read_module(file)
         except (FormatError, OSError) as exc:
             results[file] = _unreadable(file, exc)
-    others = find_neighbours(paths, abi.krel, {m.name for m in modules})
-    results.update((r.path, r) for r in check_set([*modules, *others], abi, {}))
+    others = find_neighbours(paths, abi.krel, {m.name for m in modules.values()})
+    results.update((r.path, r) for r in check_set([*modules.values(), *others], abi, {}))
+    if link is not None:
+        results.update(_with_policy(paths, link, abi, modules, results))
     return tuple(results[file] for file in files)
+
+
+def _with_policy(
+    paths: Paths,
+    link: LinkConfig,
+    abi: KernelAbi,
+    modules: Mapping[str, ModuleFacts],
+    results: Mapping[str, CompatResult],
+) -> Iterator[tuple[str, CompatResult]]:
+    stable = read_stablelist(paths, abi.krel)
+    releases = {module.release for module in modules.values()} - {None, abi.krel}
+    origins = {release: Origin(release, _features(paths, release)) for release in releases if release is not None}
+    for file, module in modules.items():
+        if module.release in origins:
+            reasons = check_policy(link, origins[module.release], abi, [module], stable)
+            yield file, apply_policy(results[file], reasons)
+
+
+def _features(paths: Paths, krel: str) -> Mapping[str, str] | None:
+    try:
+        config = read_config(paths, read_kernel(paths, krel))
+    except UnknownKernel:
+        return None
+    return fingerprint(config) if config is not None else None
 
 
 def _unreadable(file: str, exc: FormatError | OSError) -> CompatResult:
@@ -102,10 +141,11 @@ def _reason_as_json(reason: Reason) -> dict[str, Any]:
     return {name: getattr(reason, name) for name in fields}
 
 
-def _lines(result: CompatResult, krel: str, style: Style) -> Iterator[str]:
+def _lines(result: CompatResult, paths: Paths, abi: KernelAbi, style: Style) -> Iterator[str]:
     verdict = paint(str(result.verdict), COLOURS[result.verdict], style)
     compared = f"{result.symbols_compared} symbol{'' if result.symbols_compared == 1 else 's'} compared"
-    yield f"{clean(result.path)}: {verdict} with {clean(krel)}, {compared}"
+    symvers = f" with {paths.inside(abi.symvers_path)}" if abi.symvers_path is not None else ""
+    yield f"{clean(result.path)}: {verdict} with {clean(abi.krel)}, {compared}{clean(symvers)}"
     symbols = [r for r in result.reasons if r.symbol is not None]
     for reason in (r for r in result.reasons if r.symbol is None or len(symbols) == 1):
         yield f"    {clean(reason.text)}"

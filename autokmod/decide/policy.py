@@ -5,7 +5,7 @@ has a kind of reason and a switch in the configuration, which the reason names. 
 
     policy-flavour, policy-stream       another flavour, another stream of the distribution: see autokmod/release.py
     policy-FEATURE                      another compiler, preemption …: the features of fingerprint.py
-    policy-features-unknown             (unknown) how the other kernel was configured is not known
+    policy-features-unknown             how the other kernel was configured is not known
     policy-stablelist                   a symbol is not on the distribution's list of stable ones
     policy-known-bad, policy-denied     a kernel of autokmod's own list, or of the administrator's
     policy-disabled, policy-never, policy-recipe    no links at all, of this package: said by all, one, its author
@@ -14,12 +14,12 @@ has a kind of reason and a switch in the configuration, which the reason names. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from autokmod.config import Config, LinkConfig
 from autokmod.decide.fingerprint import FEATURES, fingerprint
-from autokmod.model import KernelAbi, ModuleFacts, Reason, Recipe, Stablelist
+from autokmod.model import CompatResult, KernelAbi, ModuleFacts, Reason, Recipe, Stablelist, Verdict
 from autokmod.release import flavour_of, stream_of
 
 PREFIX = "policy-"
@@ -46,6 +46,14 @@ class _Case:
     def refuse(self, kind: str, switch: str, why: str, hint: str, symbol: str | None = None) -> Reason:
         text = f"by policy ({switch}) a build for {self.origin.krel} is not used on {self.krel}: {why}"
         return Reason(PREFIX + kind, text, symbol, hint=f"{hint} in autokmod.toml would allow it")
+
+
+def apply_policy(result: CompatResult, reasons: tuple[Reason, ...]) -> CompatResult:
+    """What policy makes of the loader's verdict. That something is not known is said, and changes nothing."""
+    refused = any(reason.kind != UNKNOWN_FEATURES for reason in reasons)
+    if not refused or result.verdict is Verdict.INCOMPATIBLE:
+        return replace(result, reasons=(*result.reasons, *reasons))
+    return replace(result, verdict=Verdict.INCOMPATIBLE, reasons=(*reasons, *result.reasons))
 
 
 def check_policy(

@@ -62,6 +62,11 @@ def read_abi(paths: Paths, kernel: Kernel) -> KernelAbi:
     )
 
 
+def read_config(paths: Paths, kernel: Kernel) -> Mapping[str, str] | None:
+    """The configuration alone; None where it cannot be read."""
+    return _read_first(paths, kernel, _config_files(paths, kernel), "config", CONFIG_LIMIT, parse_config).value
+
+
 def parse_config(data: bytes, path: str) -> dict[str, str]:
     """CONFIG_… → value as it stands there, strings with their quotes. Raises FormatError where nothing is set."""
     text = data.decode("utf-8", "backslashreplace")

@@ -13,7 +13,8 @@ from autokmod.ctl.main import main
 from autokmod.paths import Paths
 from tests.elfwriter import Exp, make_ko
 
-KREL = "6.1.0-56-amd64"
+KREL, OTHER = "6.1.0-56-amd64", "6.1.0-55-amd64"
+SYMVERS_PATH = f"/usr/src/linux-headers-{KREL}/Module.symvers"
 SYMVERS = """\
 0xa351f379\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t
 0x00000002\tkfree\tvmlinux\tEXPORT_SYMBOL\t
@@ -35,6 +36,7 @@ def root(tmp_path: Path) -> Path:
         f"usr/src/linux-headers-{KREL}/scripts/mod/modpost": b"x",
         f"boot/config-{KREL}": b"CONFIG_MODVERSIONS=y\n",
         f"usr/lib/modules/{KREL}/kernel/ref.ko": reference,
+        f"usr/lib/modules/{OTHER}/config": b"CONFIG_MODVERSIONS=y\n",
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
@@ -43,10 +45,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def put(directory: Path, name: str, *, versions: dict[str, int], exports: tuple[Exp, ...] = ()) -> str:
+def put(
+    directory: Path, name: str, *, versions: dict[str, int], exports: tuple[Exp, ...] = (), krel: str = OTHER
+) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"{name}.ko"
-    file.write_bytes(make_ko(name=name, versions={**LAYOUT, **versions}, exports=exports))
+    file.write_bytes(make_ko(name=name, krel=krel, versions={**LAYOUT, **versions}, exports=exports))
     return str(file)
 
 
@@ -65,14 +69,14 @@ def results(root: Path, capsys: pytest.CaptureFixture[str], *files: str) -> tupl
 def test_compatible(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = put(tmp_path, "good", versions={"kfree": 2})
     assert check(root, file) == 0
-    assert capsys.readouterr().out == f"{file}: compatible with {KREL}, 2 symbols compared\n"
+    assert capsys.readouterr().out == f"{file}: compatible with {KREL}, 2 symbols compared with {SYMVERS_PATH}\n"
 
 
 def test_incompatible(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = put(tmp_path, "bad", versions={"kfree": 9, "device_create": 9})
     assert check(root, file) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{file}: incompatible with {KREL}, 3 symbols compared",
+        f"{file}: incompatible with {KREL}, 3 symbols compared with {SYMVERS_PATH}",
         "    `device_create` and 1 more symbol changed",
         "    SYMBOL         WANTED      OFFERED     EXPORTER  WHAT",
         "    device_create  0x00000009  0x00000003  vmlinux   crc-mismatch",
@@ -162,3 +166,43 @@ def test_usage(root: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["check", "--kernel", KREL, "--root", str(root)])
     assert caught.value.code == 2
+
+
+# ---- policy --------------------------------------------------------------------------------------
+
+
+def test_policy_is_named_as_such(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = put(tmp_path, "good", versions={"kfree": 2}, krel="6.1.0-56-cloud-amd64")
+    code, (result,) = results(root, capsys, file)
+    assert (code, result["verdict"], result["symbols_compared"]) == (1, "incompatible", 2)
+    flavour, features = result["reasons"]
+    assert (flavour["kind"], features["kind"]) == ("policy-flavour", "policy-features-unknown")
+    assert "link.same_flavour" in flavour["text"]
+    assert results(root, capsys, "--no-policy", file) == (0, [{**result, "verdict": "compatible", "reasons": []}])
+
+
+def test_policy_is_configured(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = put(tmp_path, "good", versions={"kfree": 2}, krel="6.1.0-56-cloud-amd64")
+    (root / "etc/autokmod").mkdir(parents=True)
+    (root / "etc/autokmod/autokmod.toml").write_text("[link]\nsame_flavour = false\nsame_features = []\n")
+    code, (result,) = results(root, capsys, file)
+    assert (code, result["verdict"], result["reasons"]) == (0, "compatible", [])
+    (root / "etc/autokmod/autokmod.toml").write_text('[link]\nsame_features = ["flavor"]\n')
+    assert check(root, file) == 78
+    assert 'one of "compiler"' in capsys.readouterr().err
+    assert check(root, "--no-policy", file) == 0
+
+
+def test_what_is_not_known_of_the_other_kernel_is_said(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = put(tmp_path, "good", versions={"kfree": 2}, krel="6.1.0-54-amd64")
+    code, (result,) = results(root, capsys, file)
+    assert (code, result["verdict"]) == (0, "compatible")
+    assert [r["kind"] for r in result["reasons"]] == ["policy-features-unknown"]
+
+
+def test_the_loaders_reasons_come_before_policy(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / f"usr/lib/modules/{OTHER}/config").write_text("CONFIG_KASAN=y\n")
+    code, (result,) = results(root, capsys, put(tmp_path, "bad", versions={"kfree": 9}))
+    assert (code, [r["kind"] for r in result["reasons"]]) == (1, ["crc-mismatch", "policy-kasan"])
