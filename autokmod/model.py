@@ -340,6 +340,7 @@ class KernelRecord:
     going: bool = False  # a removal was announced: our files are out of it already, nothing is placed again by itself
     initrd: Reason | None = None  # the last word on the image: refreshed, not concerned, failed …
     initrd_ok: bool = True
+    index: Reason | None = None  # why depmod's index is not what it should be; it is made again with the next look
 
 
 @dataclass(frozen=True, slots=True)

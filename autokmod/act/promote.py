@@ -1,4 +1,5 @@
-"""A kernel goes: what other kernels link to moves into one of them first, and the others are pointed there.
+"""A kernel goes, or what it has for itself: what other kernels link to moves into one of them first, and the others
+are pointed there.
 
 It asks neither recipes nor the store: a package whose source is broken today keeps its modules all the same.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,11 +37,15 @@ class Promotion:
     failed: Mapping[str, str]  # package → why its files could not be taken over
 
 
-def promote(paths: Paths, records: Mapping[str, KernelRecord], owner: str) -> Promotion:
-    """One package's bad luck (its file is gone already, the disk is full) does not stop the others."""
+def promote(
+    paths: Paths, records: Mapping[str, KernelRecord], owner: str, packages: Container[str] | None = None
+) -> Promotion:
+    """Of these packages, or all. One's bad luck (its file is gone already, the disk is full) stops no other."""
     changed: dict[str, KernelRecord] = {}
     failed: dict[str, str] = {}
     for package, krels in linked_packages(records.values(), owner).items():
+        if packages is not None and package not in packages:
+            continue
         current = {krel: changed.get(krel, records[krel]) for krel in krels}
         try:
             changed.update(_promote_package(paths, current, package, krels, owner))
@@ -66,7 +71,7 @@ def _inherit(paths: Paths, placement: Placement, heir: str, owner: str) -> Place
     directory.mkdir(parents=True, exist_ok=True)
     files = tuple(_take_over(paths, heir, file, directory) for file in placement.files)
     remove_others(paths, heir, placement.package, files)
-    why = Reason("promoted", f"taken over from {owner} before that kernel was removed: it was linked to there")
+    why = Reason("promoted", f"taken over from {owner}, where it was linked to, before it went there")
     return replace(
         placement, kind=DecisionKind.KEEP, reasons=(why,), link_from=None, files=files, verified=False
     )

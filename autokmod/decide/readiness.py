@@ -73,6 +73,8 @@ def _findings(sight: Sight, config: Config) -> Iterator[Finding]:
     yield from ((Readiness.NOT_READY, doubt) for doubt in sight.doubts)
     yield from _package_findings(sight, config)
     yield from _absent(sight, config)
+    if record is not None and record.index is not None:
+        yield Readiness.NOT_READY, record.index
     if record is not None and not record.initrd_ok:
         yield Readiness.NOT_READY, record.initrd or Reason("initrd-failed", "the initrd is not as it should be")
 

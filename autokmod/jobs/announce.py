@@ -24,7 +24,7 @@ def announce_promotion(record: KernelRecord, owner: str) -> None:
     names = ", ".join(p.package for p in record.placements if p.reasons and p.reasons[0].kind == "promoted")
     if names:
         log.notice(
-            f"{record.krel}: took over {names} from {owner}, which is being removed",
+            f"{record.krel}: took over {names} from {owner}, where it is being removed or replaced",
             kind=Event.MODULES_PROMOTED,
             krel=record.krel,
         )
@@ -32,7 +32,8 @@ def announce_promotion(record: KernelRecord, owner: str) -> None:
 
 def announce_lost(package: str, owner: str, why: str) -> None:
     log.error(
-        f"{package}: other kernels link to {owner}, which is being removed, and its files cannot be taken over: {why}",
+        f"{package}: other kernels link to its files in {owner}, which are being removed or replaced, "
+        f"and they cannot be taken over: {why}",
         kind=Event.PLACEMENT_FAILED,
         krel=owner,
         package=package,

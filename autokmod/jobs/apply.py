@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from autokmod.act.compress import compress, compression_of
-from autokmod.act.depmod import run_depmod, verify_placed
 from autokmod.act.initrd import refresh_initrd
 from autokmod.act.place import (
     is_intact,
@@ -22,6 +21,8 @@ from autokmod.act.records import write_record
 from autokmod.act.store import read_built
 from autokmod.decide.facts import Facts
 from autokmod.errors import AutokmodError, FormatError
+from autokmod.jobs.handover import hand_over, packages_to_hand_over
+from autokmod.jobs.index import index_again, verify
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
@@ -30,28 +31,30 @@ INITRD_DUE = Reason("initrd-due", "modules changed after the initrd was made; it
 
 
 def apply_decisions(
-    paths: Paths, facts: Facts, decisions: Iterable[Decision], records: dict[str, KernelRecord], now: float
+    paths: Paths, facts: Facts, decisions: Sequence[Decision], records: dict[str, KernelRecord], now: float
 ) -> KernelRecord:
-    """Place, one depmod if anything changed, verify, record. Raises OSError, CommandFailed, ToolMissing."""
-    krel = facts.kernel.krel
-    old = {p.package: p for p in facts.record.placements} if facts.record else {}
+    """Place, one depmod if anything changed, verify, record. Raises OSError where nothing can be recorded."""
+    krel, before = facts.kernel.krel, facts.record or KernelRecord(facts.kernel.krel, now, ())
+    hand_over(paths, records, krel, now, packages_to_hand_over(records, krel, decisions, facts.builds))
+    old = {p.package: p for p in before.placements}
     placements = [_carry_out(paths, facts, d, old.get(d.package), records) for d in decisions]
-    removed = _remove_gone(paths, krel, placements)
+    removed, stuck = _remove_gone(paths, krel, placements)
+    placements += stuck
     changed = removed or {p.package: p.files for p in placements} != {n: p.files for n, p in old.items()}
+    record = replace(before, updated_at=now, going=False, placements=tuple(placements))
+    record = _indexed(paths, facts, record, changed=changed)
     if changed:
-        run_depmod(paths, krel)
-    verified = tuple(verify(paths, krel, p) for p in placements)
-    if not changed and _index_was_broken(facts, verified):
-        run_depmod(paths, krel)
-        verified = tuple(verify(paths, krel, p) for p in placements)
-    record = KernelRecord(krel, now, verified, initrd=facts.record.initrd if facts.record else None)
-    initrd_ok = facts.record is None or facts.record.initrd_ok
-    if changed:
-        record, initrd_ok = replace(record, initrd=INITRD_DUE), False
-    record = replace(record, initrd_ok=initrd_ok)
+        record = replace(record, initrd=INITRD_DUE, initrd_ok=False)
     if _says_more(record, facts):
         write_record(paths, record)
     return record
+
+
+def _indexed(paths: Paths, facts: Facts, record: KernelRecord, *, changed: bool) -> KernelRecord:
+    if changed or record.index is not None:
+        return index_again(paths, record)
+    seen = replace(record, placements=tuple(verify(paths, record.krel, p) for p in record.placements))
+    return index_again(paths, record) if _index_was_broken(facts, seen.placements) else seen
 
 
 def _says_more(record: KernelRecord, facts: Facts) -> bool:
@@ -192,26 +195,29 @@ def _standing(paths: Paths, decision: Decision) -> tuple[PlacedFile, ...]:
     return files
 
 
-def _remove_gone(paths: Paths, krel: str, placements: list[Placement]) -> bool:
-    """Files of packages that are to have none here: removed from the machine, disabled, excluded."""
+def _remove_gone(paths: Paths, krel: str, placements: Sequence[Placement]) -> tuple[bool, list[Placement]]:
+    """Files of packages that are to have none here: removed from the machine, disabled, excluded.
+
+    Whether any were removed, and what stands in for the packages where that cannot be done.
+    """
     kept = {p.package for p in placements if p.files or p.standing}
-    gone = placed_packages(paths, krel) - kept
-    return sum(remove_others(paths, krel, name, ()) for name in sorted(gone)) > 0
+    removed, stuck = False, []
+    for package in sorted(placed_packages(paths, krel) - kept):
+        try:
+            removed |= remove_others(paths, krel, package, ())
+        except OSError as exc:
+            stuck.append(_stuck(package, exc))
+    return removed, stuck
 
 
-def verify(paths: Paths, krel: str, placement: Placement) -> Placement:
-    """`verified` is true only for what was just seen: depmod picks each file, with these bytes."""
-    if not placement.files:
-        return replace(placement, verified=False)
-    problems = verify_placed(paths, krel, placement.files)
-    if not problems:
-        return replace(placement, verified=True)
-    return replace(placement, verified=False, failed=True, reasons=(*problems, *placement.reasons))
+def _stuck(package: str, exc: OSError) -> Placement:
+    why = Reason("placement-failed", f"its modules are to go from here, and cannot be removed: {exc}")
+    return Placement(package, "", DecisionKind.BLOCKED, (why,), None, None, None, 0, (), verified=False, failed=True)
 
 
 def check_initrd(paths: Paths, facts: Facts, record: KernelRecord) -> KernelRecord:
     """Refresh the image if it is due. Left due while a package manager is at work: it may be making one itself."""
-    if record.initrd_ok or find_busy_lock(paths) is not None:
+    if record.initrd_ok or record.index is not None or find_busy_lock(paths) is not None:
         return record
     files = [f for p in record.placements for f in p.files]
     declared = {p.package for p in record.placements if facts.config.package(p.package).initrd}

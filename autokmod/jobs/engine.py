@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from autokmod.act.depmod import run_depmod
 from autokmod.act.place import remove_all
-from autokmod.act.promote import promote
 from autokmod.act.records import remove_record, write_record
 from autokmod.config import Config
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
-from autokmod.jobs.announce import announce_lost, announce_promotion
-from autokmod.jobs.apply import verify
+from autokmod.jobs.handover import hand_over
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import Progress, Reconciliation
 from autokmod.jobs.tokens import TokenPool
@@ -24,7 +20,7 @@ from autokmod.run import Cancel
 
 # Whoever asks like this speaks for a kernel that stays, also after its removal was announced.
 SPEAKS_FOR_KERNEL = frozenset({"kernel-install", "debian-postinst", "debian-headers", "admin"})
-MAY_PASS = frozenset({"build-interrupted", "build-impossible", "placement-failed"})
+MAY_PASS = frozenset({"build-interrupted", "build-impossible", "placement-failed", "depmod-failed"})
 
 
 class Engine:
@@ -79,7 +75,7 @@ class Engine:
         cancel: Cancel | None = None,
         progress: Progress | None = None,
     ) -> KernelRecord:
-        """See Reconciliation. Raises UnknownKernel; CommandFailed or ToolMissing of depmod; OSError."""
+        """See Reconciliation. Raises UnknownKernel, OSError."""
         return Reconciliation(
             self.paths,
             self.config,
@@ -100,22 +96,12 @@ class Engine:
         What could not be promoted stays where it is, so that no link dangles as long as that is in our hands.
         """
         with locked(self.paths.lock):
-            done = promote(self.paths, self.looker.records(), krel)
-            for record in done.changed.values():
-                self._reindex(record)
-                announce_promotion(record, krel)
-            for package, why in done.failed.items():
-                announce_lost(package, krel, why)
+            lost = hand_over(self.paths, self.looker.records(), krel, self.clock())
             if self.paths.modulesd(krel).is_dir():
-                remove_all(self.paths, krel, but=done.failed)
+                remove_all(self.paths, krel, but=lost)
                 write_record(self.paths, KernelRecord(krel, self.clock(), (), going=True))
             else:
                 remove_record(self.paths, krel)
-
-    def _reindex(self, record: KernelRecord) -> None:
-        run_depmod(self.paths, record.krel)
-        verified = tuple(verify(self.paths, record.krel, p) for p in record.placements)
-        write_record(self.paths, replace(record, placements=verified, updated_at=self.clock()))
 
 
 def job_result(record: KernelRecord) -> JobResult:
@@ -124,6 +110,8 @@ def job_result(record: KernelRecord) -> JobResult:
     if failed:
         what = "; ".join(f"{p.package}: {p.reasons[0].text}" for p in failed)
         return JobResult("failed", what, transient=bool(passing))
+    if record.index is not None:
+        return JobResult("failed", f"{record.krel}: {record.index.text}", transient=True)
     if record.initrd is not None and record.initrd.kind == "initrd-due":
         return JobResult("failed", "the initrd waits for the package manager to finish", transient=True)
     return JobResult("done", f"{record.krel}: {len(record.placements)} packages looked at")

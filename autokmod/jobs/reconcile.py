@@ -47,7 +47,7 @@ class Reconciliation:
     tried: dict[str, Reason | None] = field(default_factory=dict)  # build key → why it could not even be tried
 
     def run(self) -> KernelRecord:
-        """Raises UnknownKernel; CommandFailed or ToolMissing of depmod; OSError."""
+        """Raises UnknownKernel, OSError."""
         for _ in range(MAX_ROUNDS):
             with locked(self.paths.lock):
                 facts = replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from autokmod.config import Config
 from autokmod.decide.facts import Facts
 from autokmod.decide.readiness import decide_readiness
 from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.engine import Engine, job_result
 from autokmod.jobs.look import Looker
 from autokmod.model import (
     Build,
@@ -31,6 +35,7 @@ from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import look_at_kernels
 from autokmod.paths import Paths
 from tests.elfwriter import make_ko
+from tests.realroot import mount, private_mounts
 from tests.unit.handmade import add_kernel
 
 K1, K2, K3 = "6.1.0-1-test", "6.1.0-2-test", "6.1.0-10-test"
@@ -186,3 +191,127 @@ def test_a_failed_upgrade_taken_back_is_forgotten(world: World) -> None:
     placement = world.apply(K1, decision(K1, DecisionKind.KEEP, A, stored=True)).placements[0]
     assert (placement.version, placement.failed, placement.errors, placement.verified) == ("1.0", False, (), True)
     assert world.readiness(K1) is Readiness.READY
+
+
+# ---- kernels that link to one another ----
+
+
+def linked(world: World) -> None:
+    """K1 has its own build A, which K2 and K3 are linked to."""
+    world.build(A, K1, "drv")
+    world.build(B, K1, "drv")
+    world.use(K1, A)
+    for krel in (K2, K3):
+        world.link(krel, K1, A)
+
+
+def test_another_build_in_the_owner_is_not_put_under_the_links_of_others(world: World) -> None:
+    """The owner was replaced under the same krel, or the package was upgraded: what fits here need not fit there."""
+    linked(world)
+    world.use(K1, B)
+    assert [world.own_content(krel) for krel in (K1, K2, K3)] == [B, A, A]
+    assert world.tree(K3) == {"updates/autokmod/drv/drv.ko": ""}
+    assert [world.readiness(krel) for krel in (K1, K2, K3)] == [Readiness.READY] * 3
+
+
+@pytest.mark.parametrize("kind", [DecisionKind.SKIP, None])
+def test_what_the_owner_has_no_more_goes_to_those_who_link_to_it(world: World, kind: DecisionKind | None) -> None:
+    """Excluded there by recipe or administrator, or the source is gone: each kernel's own decision counts."""
+    linked(world)
+    world.apply(K1, *([decision(K1, kind)] if kind else []))
+    assert world.tree(K1) == {}
+    assert [world.own_content(krel) for krel in (K2, K3)] == [A, A]
+
+
+def test_owner_and_linker_change_places(world: World) -> None:
+    linked(world)
+    world.use(K3, A)
+    world.link(K1, K3, A)
+    assert world.tree(K1) == {"weak-updates/autokmod/drv/drv.ko": f"../../../../{K3}/updates/autokmod/drv/drv.ko"}
+    assert [world.own_content(krel) for krel in (K1, K2, K3)] == [A, A, A]
+    assert world.readiness(K2) is Readiness.READY
+
+
+def test_the_same_build_placed_again_disturbs_nobody(world: World) -> None:
+    linked(world)
+    world.paths.record(K1).unlink()
+    world.use(K1, A)
+    assert list(world.tree(K2)) == list(world.tree(K3)) == ["weak-updates/autokmod/drv/drv.ko"]
+
+
+# ---- depmod fails, the disk is read-only ----
+
+
+def test_a_depmod_that_fails_is_a_state_that_heals(world: World) -> None:
+    world.build(A, K1, "drv")
+    in_the_way = world.paths.modulesd(K1) / "modules.alias"
+    in_the_way.mkdir()
+    record = world.use(K1, A)
+    assert record.index is not None
+    assert "Is a directory" in record.index.text
+    assert (record.placements[0].verified, record.placements[0].failed) == (False, True)
+    assert job_result(record).transient
+    assert world.readiness(K1) is Readiness.NOT_READY
+    in_the_way.rmdir()
+    assert world.use(K1, A).index is None
+    assert world.readiness(K1) is Readiness.READY
+
+
+def test_a_depmod_that_fails_after_a_removal_is_not_forgotten(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    in_the_way = world.paths.modulesd(K1) / "modules.alias"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    world.apply(K1)
+    assert world.readiness(K1) is Readiness.NOT_READY
+    in_the_way.rmdir()
+    world.apply(K1)
+    assert "drv.ko" not in (world.paths.modulesd(K1) / "modules.dep").read_text()
+    assert world.readiness(K1) is Readiness.READY
+
+
+def test_a_depmod_that_fails_for_one_linker_stops_no_removal(world: World) -> None:
+    linked(world)
+    in_the_way = world.paths.modulesd(K3) / "modules.alias"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    with closing(Engine(world.paths, Config(), lambda: NOW)) as engine:
+        engine.remove(K1)
+    assert world.tree(K1) == {}
+    assert world.tree(K3) == {"updates/autokmod/drv/drv.ko": ""}
+    assert [world.readiness(krel) for krel in (K2, K3)] == [Readiness.READY, Readiness.NOT_READY]
+
+
+def test_an_index_that_cannot_be_read_is_a_state(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    (world.paths.modulesd(K1) / "modules.dep").write_text("no index\n")
+    assert world.apply(K1, decision(K1, DecisionKind.KEEP, A, stored=True)).placements[0].verified
+
+
+@pytest.fixture
+def immutable(world: World) -> Iterator[Path]:
+    """K1's directory of the package: not even root may change anything in it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount read-only")
+    private_mounts()
+    world.build(A, K1, "drv")
+    world.build(B, K1, "drv")
+    world.use(K1, A)
+    directory = world.paths.own_dir(K1, "drv")
+    mount("--bind", "-o", "ro", str(directory), str(directory))
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def test_on_a_read_only_disk_each_package_says_so(world: World, immutable: Path) -> None:
+    record = world.use(K1, B)
+    assert (record.placements[0].failed, record.placements[0].reasons[0].kind) == (True, "placement-failed")
+    assert [f.path for f in record.placements[0].files] == ["updates/autokmod/drv/drv.ko"]
+    assert job_result(record).transient
+    record = world.apply(K1)
+    assert "Read-only" in record.placements[0].reasons[0].text
+    assert world.readiness(K1) is not Readiness.READY
