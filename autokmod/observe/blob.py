@@ -9,13 +9,16 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from autokmod.errors import FormatError
 
 LIMIT = 256 << 20
 XZ_MEMORY = 128 << 20  # the dictionary that an .xz header may ask for
 ZSTD_WINDOW = 128 << 20  # as `zstd -d` accepts without --long
-# 4 bytes of input can make 128 KiB of output: what one step may add beyond the limit stays below 8 MiB.
+STEP = 4096  # of input; an error's offset is that of its step
+# This one cannot be told how much it may unpack at once. 4 bytes of input can make 128 KiB of output: what one step
+# may add beyond the limit stays below 8 MiB.
 ZSTD_STEP = 256
 CHUNK = 4 << 20  # os.read() allocates what it is asked for
 
@@ -61,56 +64,63 @@ def decompress(data: bytes, path: str, *, limit: int = LIMIT) -> bytes:
 # The decompressors are imported where they are used: most machines need one of them, `status` none.
 
 
+class _Stream(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
 def _gunzip(data: bytes, path: str, limit: int) -> bytes:
     import zlib
 
     stream = zlib.decompressobj(wbits=31)
-    try:
-        out = stream.decompress(data, limit + 1)
-    except zlib.error as exc:
-        raise FormatError(path, f"damaged gzip stream: {exc}") from exc
-    _check_end(path, out, limit, eof=stream.eof, end=len(data) - len(stream.unused_data), size=len(data))
-    return out
+    return _feed(_Input(data, path, "gzip", STEP, zlib.error), stream, stream.decompress, limit)
 
 
 def _unxz(data: bytes, path: str, limit: int) -> bytes:
     import lzma
 
     stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-    try:
-        out = stream.decompress(data, limit + 1)
-    except lzma.LZMAError as exc:
-        raise FormatError(path, f"damaged xz stream: {exc}") from exc
-    _check_end(path, out, limit, eof=stream.eof, end=len(data) - len(stream.unused_data), size=len(data))
-    return out
+    return _feed(_Input(data, path, "xz", STEP, lzma.LZMAError), stream, stream.decompress, limit)
 
 
 def _unzstd(data: bytes, path: str, limit: int) -> bytes:
     import zstandard
 
     stream = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+    source = _Input(data, path, "zstd", ZSTD_STEP, zstandard.ZstdError)
+    return _feed(source, stream, lambda part, _most: stream.decompress(part), limit)
+
+
+class _Input(NamedTuple):
+    data: bytes
+    path: str
+    kind: str
+    step: int
+    error: type[Exception]  # of the library, for damage
+
+
+def _feed(source: _Input, stream: _Stream, decompress: Callable[[bytes, int], bytes], limit: int) -> bytes:
+    """Step by step: so it is known where the damage is, and nothing is unpacked beyond the limit."""
     parts: list[bytes] = []
     size = fed = 0
-    while fed < len(data) and size <= limit and not stream.eof:
+    while fed < len(source.data) and size <= limit and not stream.eof:
         try:
-            part = stream.decompress(data[fed : fed + ZSTD_STEP])
-        except zstandard.ZstdError as exc:
-            raise FormatError(path, f"damaged zstd stream: {exc}") from exc
-        fed += ZSTD_STEP
+            part = decompress(source.data[fed : fed + source.step], limit + 1 - size)
+        except source.error as exc:
+            raise FormatError(source.path, f"damaged {source.kind} stream: {exc}", fed) from exc
+        fed += source.step
         parts.append(part)
         size += len(part)
-    out, end = b"".join(parts), min(fed, len(data)) - len(stream.unused_data)
-    _check_end(path, out, limit, eof=stream.eof, end=end, size=len(data))
-    return out
-
-
-def _check_end(path: str, out: bytes, limit: int, *, eof: bool, end: int, size: int) -> None:
-    if len(out) > limit:
-        raise FormatError(path, f"unpacks to more than {limit} bytes")
-    if not eof:
-        raise FormatError(path, "the compressed stream is truncated", size)
-    if end < size:
-        raise FormatError(path, "something follows the compressed stream", end)
+    end = min(fed, len(source.data)) - len(stream.unused_data)
+    if size > limit:
+        raise FormatError(source.path, f"unpacks to more than {limit} bytes", end)
+    if not stream.eof:
+        raise FormatError(source.path, "the compressed stream is truncated", len(source.data))
+    if end < len(source.data):
+        raise FormatError(source.path, "something follows the compressed stream", end)
+    return b"".join(parts)
 
 
 _UNPACKERS: tuple[tuple[bytes, Callable[[bytes, str, int], bytes]], ...] = (

@@ -41,6 +41,13 @@ class Section(NamedTuple):
         return self.type not in (SHT_NULL, SHT_NOBITS)
 
 
+class Strings(NamedTuple):
+    """Where in the file a string table lies."""
+
+    offset: int
+    end: int
+
+
 class Symbol(NamedTuple):
     name: int  # offset in the string table
     info: int
@@ -84,9 +91,10 @@ class Elf:
         self.sections = self._read_sections()
         self.symtab = self._find_symtab()
         strings = self.sections[self.symtab.link]
-        self.strtab = self._strings(strings.type, strings.offset, strings.size)
+        self.names = self._strings(strings.type, strings.offset, strings.size)
+        self.strtab = data[self.names.offset : self.names.end]
 
-    def fail(self, what: str, offset: int | None = None) -> FormatError:
+    def fail(self, what: str, offset: int) -> FormatError:
         return FormatError(self.path, what, offset)
 
     # ---- header and sections
@@ -105,7 +113,7 @@ class Elf:
 
     def _read_sections(self) -> tuple[Section, ...]:
         header = self._unpack(self.layout.header, 16)
-        start, entry_size, count, names_at = header[5], header[10], header[11], header[12]
+        start, entry_size, count, names_at = self._table_offset(), header[10], header[11], header[12]
         if entry_size != self.layout.section.size:
             raise self.fail(f"section headers of {entry_size} bytes", 16)
         if count * entry_size > len(self.data) - start:
@@ -117,6 +125,9 @@ class Elf:
         self._check_bounds(raw, start)
         names = self._strings(raw[names_at][1], raw[names_at][4], raw[names_at][5])
         return tuple(self._section(i, s, names) for i, s in enumerate(raw))
+
+    def _table_offset(self) -> int:
+        return self._unpack(self.layout.header, 16)[5]
 
     def _check_bounds(self, raw: list[tuple[int, ...]], start: int) -> None:
         _, kind, _, address, _, size, *_ = raw[0]
@@ -130,7 +141,7 @@ class Elf:
             if kind == SHT_SYMTAB and not 0 < link < len(raw):
                 raise self.fail(f"section {i} links to section {link}, which does not exist", offset)
 
-    def _section(self, index: int, raw: tuple[int, ...], names: bytes) -> Section:
+    def _section(self, index: int, raw: tuple[int, ...], names: Strings) -> Section:
         name, kind, flags, _, offset, size, link = raw[:7]
         return Section(index, self._string(names, name), kind, flags, offset, size, link)
 
@@ -152,7 +163,7 @@ class Elf:
     def _find_symtab(self) -> Section:
         found = [s for s in self.sections if s.type == SHT_SYMTAB]
         if len(found) != 1:
-            raise self.fail(f"{len(found)} symbol tables instead of one (stripped?)")
+            raise self.fail(f"{len(found)} symbol tables instead of one (stripped?)", self._table_offset())
         if found[0].size % self.layout.symbol.size:
             raise self.fail(f"a symbol table of {found[0].size} bytes ends within a symbol", found[0].offset)
         return found[0]
@@ -181,24 +192,26 @@ class Elf:
         return found
 
     def name(self, symbol: Symbol) -> str:
-        return self._string(self.strtab, symbol.name)
+        return self._string(self.names, symbol.name)
 
-    def _strings(self, kind: int, offset: int, size: int) -> bytes:
+    def _strings(self, kind: int, offset: int, size: int) -> Strings:
         """Linux 6.12 asks for the type, 6.1 does not."""
         if kind != SHT_STRTAB:
             raise self.fail(f"a section of type {kind} instead of a string table", offset)
         if size == 0 or offset + size > len(self.data) or self.data[offset + size - 1] != 0:
             raise self.fail("a string table that does not end in a zero byte", offset)
-        return self.data[offset : offset + size]
+        return Strings(offset, offset + size)
 
-    def _string(self, table: bytes, offset: int) -> str:
-        end = table.find(b"\0", offset, offset + MAX_NAME)
+    def _string(self, table: Strings, offset: int) -> str:
+        start = table.offset + offset
+        end = self.data.find(b"\0", start, min(start + MAX_NAME, table.end)) if start < table.end else -1
         if end < 0:
-            raise self.fail(f"a name at {offset} of a string table of {len(table)} bytes")
-        return table[offset:end].decode("utf-8", "backslashreplace")
+            raise self.fail(f"a name at {offset} of a table of {table.end - table.offset} bytes", table.offset)
+        return self.data[start:end].decode("utf-8", "backslashreplace")
 
     def string(self, section: Section, offset: int) -> str:
-        return self._string(self.content(section), offset)
+        size = section.size if section.is_stored else 0
+        return self._string(Strings(section.offset, section.offset + size), offset)
 
     def u8(self, section: Section, offset: int) -> int:
         return self._value("B", section, offset)

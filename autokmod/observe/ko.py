@@ -154,7 +154,8 @@ def _ext_versions(elf: Elf) -> dict[str, int] | None:
     if crcs is None and names is None:
         return None
     if crcs is None or names is None:
-        raise elf.fail("only one of __version_ext_crcs and __version_ext_names")
+        offset = (crcs or names or elf.symtab).offset
+        raise elf.fail("only one of __version_ext_crcs and __version_ext_names", offset)
     values, text = elf.content(crcs), elf.content(names)
     if not values or len(values) % 4 or not text.endswith(b"\0"):
         raise elf.fail("__version_ext_crcs or __version_ext_names is empty or truncated", crcs.offset)
@@ -190,7 +191,8 @@ def _export(elf: Elf, name: str, table: Section, marks: Mapping[str, Symbol], ex
 
 def _home(elf: Elf, symbol: Symbol) -> Section:
     if not 0 < symbol.section < len(elf.sections):
-        raise elf.fail(f"symbol {elf.name(symbol)} lies in section {symbol.section}, which does not exist")
+        text = f"symbol {elf.name(symbol)} lies in section {symbol.section}, which does not exist"
+        raise elf.fail(text, elf.symtab.offset)
     return elf.sections[symbol.section]
 
 

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 import zstandard
 
 from autokmod.errors import FormatError
-from autokmod.observe.blob import decompress, read_blob
+from autokmod.observe.blob import STEP, decompress, read_blob
 
 TEXT = b"".join(f"{i * i}\n".encode() for i in range(20000))
 
@@ -75,6 +76,17 @@ def test_damaged(pack: Callable[[bytes], bytes]) -> None:
         assert decompress(bytes(whole), "file") != TEXT
 
 
+@pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (lzma.compress, "xz")])
+def test_damage_has_a_place(pack: Callable[[bytes], bytes], kind: str) -> None:
+    whole = bytearray(pack(TEXT))
+    at = 3 * STEP + 9
+    whole[at : at + 64] = bytes(64)
+    with pytest.raises(FormatError, match=f"damaged {kind} stream") as caught:
+        decompress(bytes(whole), "file")
+    assert caught.value.offset is not None
+    assert at - STEP <= caught.value.offset < len(whole)
+
+
 @pytest.mark.parametrize("pack", PACKERS)
 def test_a_bomb_is_refused_in_little_memory(pack: Callable[[bytes], bytes]) -> None:
     bomb = pack(bytes(32 << 20))
@@ -85,6 +97,54 @@ def test_a_bomb_is_refused_in_little_memory(pack: Callable[[bytes], bytes]) -> N
         assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
         tracemalloc.stop()
+
+
+def many_blocks(data: bytes, times: int) -> bytes:
+    """An .xz whose one block stands in it again and again (tukaani.org/xz/xz-file-format.txt)."""
+    one = lzma.compress(data, check=lzma.CHECK_CRC32)
+    index_size = 4 * (int.from_bytes(one[-8:-4], "little") + 1)
+    head, block, flags = one[:12], one[12 : -12 - index_size], one[-4:-2]
+    record = one[-12 - index_size + 2 :]  # sizes of the block: two numbers of 7 bits a byte, the last without bit 7
+    ends = [i for i, byte in enumerate(record) if byte < 0x80]
+    records, count = record[: ends[1] + 1] * times, bytes([times & 0x7F | 0x80, times >> 7])
+    index = b"\0" + count + records
+    index += bytes(-len(index) % 4)
+    index += zlib.crc32(index).to_bytes(4, "little")
+    tail = (len(index) // 4 - 1).to_bytes(4, "little") + flags
+    return head + block * times + index + zlib.crc32(tail).to_bytes(4, "little") + tail + b"YZ"
+
+
+def test_many_blocks_are_one_stream() -> None:
+    assert decompress(many_blocks(TEXT, 200), "file") == TEXT * 200
+
+
+LIMITED = """\
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (800 << 20, 800 << 20))
+from autokmod.observe.blob import read_blob
+try:
+    print(len(read_blob(sys.argv[1])))
+except Exception as exc:
+    print(type(exc).__name__, exc)
+"""
+
+
+@pytest.mark.parametrize(
+    ("bomb", "said"),
+    [
+        (lambda: many_blocks(bytes(40 << 20), 200), "FormatError {}: unpacks to more than 268435456 bytes at offset"),
+        (lambda: lzma.compress(bytes(64 << 20)), "67108864"),  # 10 KiB: no .xz can do much better
+        (lambda: zstandard.ZstdCompressor().compress(bytes(320 << 20)), "FormatError {}: unpacks to more than"),
+    ],
+    ids=["8 GiB in 1 MiB of xz", "64 MiB in 10 KiB of xz", "320 MiB in 10 KiB of zstd"],
+)
+def test_bombs_as_files(tmp_path: Path, bomb: Callable[[], bytes], said: str) -> None:
+    """A process that may take 800 MiB in all: 256 MiB are the largest module, and no copy of it is made in failing."""
+    file = tmp_path / "bomb.ko"
+    file.write_bytes(bomb())
+    assert file.stat().st_size < 2 << 20
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(file)], capture_output=True, text=True)
+    assert done.stdout.startswith(said.format(file)), done
 
 
 def test_the_limit_itself_is_allowed() -> None:
