@@ -102,6 +102,11 @@ def owner_of(paths: Paths, krel: str, file: PlacedFile) -> str | None:
     return os.path.relpath(target, paths.modules).split("/")[0]
 
 
+def placed_at_ns(paths: Paths, krel: str, file: PlacedFile) -> int:
+    """mtime of what appeared last: a link may be much younger than the file that it leads to."""
+    return max(file.mtime_ns, (paths.modulesd(krel) / file.path).lstat().st_mtime_ns)
+
+
 def remove_all(paths: Paths, krel: str, *, but: Container[str] = ()) -> None:
     """Everything of ours in this kernel, but for the packages `but`: it is about to go."""
     for package in placed_packages(paths, krel):

@@ -13,6 +13,7 @@ from autokmod.act.place import (
     owner_of,
     place_files,
     place_links,
+    placed_at_ns,
     placed_packages,
     remove_others,
     standing_files,
@@ -222,7 +223,7 @@ def check_initrd(paths: Paths, facts: Facts, record: KernelRecord) -> KernelReco
     files = [f for p in record.placements for f in p.files]
     declared = {p.package for p in record.placements if facts.config.package(p.package).initrd}
     wanted = frozenset(f.module for p in record.placements if p.package in declared for f in p.files)
-    newest = max((f.mtime_ns for f in files), default=0)
+    newest = max((placed_at_ns(paths, record.krel, f) for f in files), default=0)
     placed = frozenset(f.module for f in files)
     word, good = refresh_initrd(paths, facts.config.initrd, record.krel, placed, wanted, newest)
     done = replace(record, initrd=word, initrd_ok=good)

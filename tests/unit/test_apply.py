@@ -315,3 +315,21 @@ def test_on_a_read_only_disk_each_package_says_so(world: World, immutable: Path)
     record = world.apply(K1)
     assert "Read-only" in record.placements[0].reasons[0].text
     assert world.readiness(K1) is not Readiness.READY
+
+
+# ---- the initrd ----
+
+
+def test_an_initrd_older_than_a_link_was_not_made_with_it(world: World) -> None:
+    """The file that the link leads to may have been built months ago."""
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    image = world.paths.boot / f"initrd.img-{K2}"
+    image.write_bytes(b"")
+    for file, mtime_ns in ((world.paths.own_dir(K1, "drv") / "drv.ko", 10**18), (image, 10**18 + 10**15)):
+        os.utime(file, ns=(mtime_ns, mtime_ns))
+    world.use(K1, A)
+    assert not world.link(K2, K1, A).initrd_ok
+    assert world.readiness(K2) is Readiness.NOT_READY
+    image.touch()
+    assert world.link(K2, K1, A).initrd_ok
