@@ -223,12 +223,16 @@ def _why_use(candidate: Candidate, compared: int, *, exact: bool) -> Reason:
 
 
 def _failed_build(facts: Facts, package: Package) -> Build | None:
-    """A failure is remembered until something in the key changes, or a person asks; but tried once a run."""
+    """A failure is remembered until something in the key changes, or a person asks; but tried once a run.
+
+    And until the kernel's files change: not all of the headers count in the key, and some may have been missing.
+    """
     key = facts.keys.get(package.id)
     failed = next((b for b in facts.builds if b.key == key and not b.ok), None)
     if failed is None or key in facts.tried:
         return failed
-    return None if failed.transient or facts.force else failed
+    is_outdated = failed.built_at - failed.duration_s < facts.kernel.changed_at
+    return None if failed.transient or facts.force or is_outdated else failed
 
 
 def _remember_failure(facts: Facts, package: Package, failed: Build) -> Decision:
@@ -250,7 +254,9 @@ def build_failed(build: Build) -> Reason:
     logs = f"see 'autokmodctl logs {build.package} {build.krel}'"
     if build.transient:
         return Reason("build-interrupted", what, hint=f"{logs}; it is tried again by itself")
-    return Reason("build-failed", what, hint=f"{logs}; it is tried again when source or kernel change")
+    again = f"'autokmodctl reconcile --force {build.krel}'"
+    text = f"{logs}; it is tried again when source, kernel or compiler change, or with {again}"
+    return Reason("build-failed", what, hint=text)
 
 
 def _why_build(facts: Facts, choice: _Choice) -> tuple[Reason, ...]:

@@ -66,7 +66,9 @@ def _read(paths: Paths, krel: str) -> Kernel:
     else:
         state, problems = KernelState.COMPLETE, []
     usable = kdir if not header_problems else None
-    return Kernel(krel, state, str(modulesd), usable, image, tuple(problems), _changed_at(modulesd, kdir, image))
+    source = _source(paths, krel) if kdir is not None else None
+    changed_at = _changed_at(modulesd, kdir, source, image)
+    return Kernel(krel, state, str(modulesd), usable, image, tuple(problems), changed_at)
 
 
 def _headers_only(krel: str) -> Reason:
@@ -98,11 +100,31 @@ def _header_problems(paths: Paths, kdir: Path, krel: str, hint: str) -> Iterator
     missing = [part for part in HEADER_PARTS if not _is_there(paths, kdir / part)]
     if missing:
         yield Reason("headers-incomplete", f"the headers in {where} lack {', '.join(missing)}", hint=hint)
+    yield from _source_problems(paths, kdir, krel, hint)
     if _in_transit(kdir):
         yield Reason("headers-incomplete", f"the package manager is still unpacking {where}")
     release = _release(kdir)
     if release not in (None, krel):
         yield Reason("headers-other-kernel", f"the headers in {where} are those of {release}", hint=hint)
+
+
+def _source_problems(paths: Paths, kdir: Path, krel: str, hint: str) -> Iterator[Reason]:
+    """Debian's and SUSE's headers lie in two directories, and come in two packages: `source` leads to the other one."""
+    source = _source(paths, krel)
+    if source is None or source == kdir:
+        return
+    if not (source / "Makefile").is_file():
+        text = f"the headers need those in {paths.inside(source)}, which are not there"
+        yield Reason("headers-incomplete", text, hint=hint)
+    elif _in_transit(source):
+        yield Reason("headers-incomplete", f"the package manager is still unpacking {paths.inside(source)}")
+
+
+def _source(paths: Paths, krel: str) -> Path | None:
+    link = paths.modulesd(krel) / "source"
+    with contextlib.suppress(FormatError):
+        return paths.resolve(link) if link.is_symlink() else None
+    return None
 
 
 def _is_there(paths: Paths, path: Path) -> bool:
@@ -153,11 +175,13 @@ def _image(paths: Paths, krel: str) -> str | None:
     return next((str(c) for c in candidates if c.exists()), None)
 
 
-def _changed_at(modulesd: Path, kdir: str | None, image: str | None) -> float:
+def _changed_at(modulesd: Path, kdir: str | None, source: Path | None, image: str | None) -> float:
     """The newest ctime of what unpacking touches; not of the modules directory itself, which depmod writes to."""
     looked_at = [modulesd / part for part in (*MODULE_PARTS, "build")]
     if kdir is not None:
         looked_at += [Path(kdir), *(Path(kdir) / part for part in HEADER_PARTS)]
+    if source is not None:
+        looked_at += [source, source / "Makefile"]
     if image is not None:
         looked_at.append(Path(image))
     return max((t for t in map(_ctime, looked_at) if t is not None), default=0.0)

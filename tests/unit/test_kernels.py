@@ -57,6 +57,20 @@ def half_unpacked_headers(root: Path) -> None:
     (root / "usr/src" / f"linux-headers-{KREL}" / "Makefile.dpkg-new").write_text("")
 
 
+def source_link(root: Path) -> None:
+    (root / "usr/lib/modules" / KREL / "source").symlink_to("/usr/src/linux-headers-6.1.0-9-common")
+
+
+def common_headers(root: Path) -> None:
+    common = root / "usr/src/linux-headers-6.1.0-9-common"
+    common.mkdir(parents=True)
+    (common / "Makefile").write_text("x\n")
+
+
+def half_unpacked_common_headers(root: Path) -> None:
+    (root / "usr/src/linux-headers-6.1.0-9-common/Kbuild.dpkg-new").write_text("")
+
+
 def empty_symvers(root: Path) -> None:
     (root / "usr/src" / f"linux-headers-{KREL}" / "Module.symvers").write_text("")
 
@@ -76,6 +90,13 @@ def no_modules_order(root: Path) -> None:
         ((modules, image, headers), KernelState.COMPLETE, None),
         ((modules, image), KernelState.NO_HEADERS, "headers-missing"),
         ((modules, image, build_link), KernelState.NO_HEADERS, "headers-missing"),
+        ((modules, image, headers, source_link), KernelState.NO_HEADERS, "headers-incomplete"),
+        ((modules, image, headers, source_link, common_headers), KernelState.COMPLETE, None),
+        (
+            (modules, image, headers, source_link, common_headers, half_unpacked_common_headers),
+            KernelState.NO_HEADERS,
+            "headers-incomplete",
+        ),
         ((modules, headers), KernelState.NO_IMAGE, "no-image"),
         ((headers,), KernelState.HEADERS_ONLY, "headers-only"),
         ((modules, image, headers, half_unpacked_modules), KernelState.INCOMPLETE, "modules-incomplete"),

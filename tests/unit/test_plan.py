@@ -83,7 +83,7 @@ def build(key: str, krel: str, *, ok: bool = True, name: str = "drv", transient:
     errors = () if ok else (BuildError("drv.c", 7, "error: unknown type name 'foo'"),)
     modules = (BuiltModule(name, name, f"{name}.ko", "0" * 64, 1, None, None),) if ok else ()
     where, features = f"/builds/{key}", fingerprint({})
-    return Build(key, f"source-{name}", name, "1.0", krel, ok, transient, errors, modules, 1.0, 2.0, where, features)
+    return Build(key, f"source-{name}", name, "1.0", krel, ok, transient, errors, modules, 3.0, 2.0, where, features)
 
 
 def kernel(state: KernelState = KernelState.COMPLETE) -> Kernel:
@@ -258,6 +258,13 @@ def config(**package: object) -> Config:
             True,
             "build-interrupted",
             id="interrupted in this very run: not again at once",
+        ),
+        pytest.param(
+            replace(FACTS, builds=(build("key2", K2, ok=False),), kernel=replace(kernel(), changed_at=1.5)),
+            "build",
+            False,
+            "no-build",
+            id="failed before the last of the headers came",
         ),
         pytest.param(
             replace(FACTS, builds=(build("key2", K2, ok=False),), force=True, tried={"key2": None}),
