@@ -114,7 +114,7 @@ uninstall:
 		$(patsubst autokmod/data/completions/%,'.$(COMPLETIONDIR)/%',$(wildcard autokmod/data/completions/autokmodctl)) \
 		$(patsubst kernel-install.d/%,'.$(KERNELINSTALLDIR)/%',$(wildcard kernel-install.d/*.install)) \
 		$(patsubst %,'.$(DEBIANHOOKDIR)/%/autokmod',$(DEBIANHOOKS))
-	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, and the modules in place, which go on working.'
+	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, the user autokmod-build, and the modules in place: they go on working.'
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis $(if $(filter all,$(CLEAN)),.cache)
