@@ -152,6 +152,7 @@ class Kernel:
     image: str | None  # host path of vmlinuz
     problems: tuple[Reason, ...]  # why the state is not complete
     changed_at: float  # newest ctime (s since epoch) of what was looked at: settled when old enough
+    installed_at: float = 0.0  # the same of modules and boot image alone, without the headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +341,9 @@ class KernelRecord:
     going: bool = False  # a removal was announced: our files are out of it already, nothing is placed again by itself
     initrd: Reason | None = None  # the last word on the image: refreshed, not concerned, failed …
     initrd_ok: bool = True
+    # Kernel.changed_at and .installed_at as they were when it was examined; None in records of before
+    kernel_changed_at: float | None = None
+    kernel_installed_at: float | None = None
     index: Reason | None = None  # why depmod's index is not what it should be; it is made again with the next look
 
 

@@ -100,8 +100,11 @@ def _early(facts: Facts, package: Package) -> Decision | None:
 
 
 def _stands(facts: Facts, package: Package) -> bool:
-    placements = facts.record.placements if facts.record else ()
-    return package.name in facts.intact and any(p.package == package.name and p.verified for p in placements)
+    """What was once decided for this very kernel and source still stands. Of a replaced kernel nobody knows."""
+    if facts.record is None or facts.record.kernel_installed_at not in (None, facts.kernel.installed_at):
+        return False
+    mine = [p for p in facts.record.placements if p.package == package.name and p.version == package.version]
+    return package.name in facts.intact and any(p.verified and not p.standing for p in mine)
 
 
 def _decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reason) -> Decision:

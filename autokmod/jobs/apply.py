@@ -24,7 +24,7 @@ from autokmod.decide.facts import Facts
 from autokmod.errors import AutokmodError, FormatError
 from autokmod.jobs.handover import hand_over, packages_to_hand_over
 from autokmod.jobs.index import index_again, verify
-from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.model import Build, Decision, DecisionKind, Kernel, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 
@@ -43,7 +43,7 @@ def apply_decisions(
     placements += stuck
     changed = removed or {p.package: p.files for p in placements} != {n: p.files for n, p in old.items()}
     record = replace(before, updated_at=now, going=False, placements=tuple(placements))
-    record = _indexed(paths, facts, record, changed=changed)
+    record = _indexed(paths, facts, _seen(record, facts.kernel), changed=changed)
     if changed:
         record = replace(record, initrd=INITRD_DUE, initrd_ok=False)
     if _says_more(record, facts):
@@ -58,10 +58,13 @@ def _indexed(paths: Paths, facts: Facts, record: KernelRecord, *, changed: bool)
     return index_again(paths, record) if _index_was_broken(facts, seen.placements) else seen
 
 
+def _seen(record: KernelRecord, kernel: Kernel) -> KernelRecord:
+    return replace(record, kernel_changed_at=kernel.changed_at, kernel_installed_at=kernel.installed_at)
+
+
 def _says_more(record: KernelRecord, facts: Facts) -> bool:
-    """A record older than the kernel's files is not believed, so it is written anew even if it says the same."""
-    old = facts.record
-    return old is None or old.updated_at <= facts.kernel.changed_at or replace(record, updated_at=old.updated_at) != old
+    """A record of other files of the kernel is not believed, so it is written anew even if it decides the same."""
+    return facts.record is None or replace(record, updated_at=facts.record.updated_at) != facts.record
 
 
 def _index_was_broken(facts: Facts, placements: Iterable[Placement]) -> bool:

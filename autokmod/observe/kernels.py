@@ -67,8 +67,9 @@ def _read(paths: Paths, krel: str) -> Kernel:
         state, problems = KernelState.COMPLETE, []
     usable = kdir if not header_problems else None
     source = _source(paths, krel) if kdir is not None else None
-    changed_at = _changed_at(modulesd, kdir, source, image)
-    return Kernel(krel, state, str(modulesd), usable, image, tuple(problems), changed_at)
+    installed_at = _installed_at(modulesd, image)
+    changed_at = max(installed_at, _headers_changed_at(modulesd, kdir, source))
+    return Kernel(krel, state, str(modulesd), usable, image, tuple(problems), changed_at, installed_at)
 
 
 def _headers_only(krel: str) -> Reason:
@@ -175,16 +176,23 @@ def _image(paths: Paths, krel: str) -> str | None:
     return next((str(c) for c in candidates if c.exists()), None)
 
 
-def _changed_at(modulesd: Path, kdir: str | None, source: Path | None, image: str | None) -> float:
+def _installed_at(modulesd: Path, image: str | None) -> float:
     """The newest ctime of what unpacking touches; not of the modules directory itself, which depmod writes to."""
-    looked_at = [modulesd / part for part in (*MODULE_PARTS, "build")]
+    looked_at = [*(modulesd / part for part in MODULE_PARTS), *([Path(image)] if image else [])]
+    return _newest(looked_at)
+
+
+def _headers_changed_at(modulesd: Path, kdir: str | None, source: Path | None) -> float:
+    looked_at = [modulesd / "build"]
     if kdir is not None:
         looked_at += [Path(kdir), *(Path(kdir) / part for part in HEADER_PARTS)]
     if source is not None:
         looked_at += [source, source / "Makefile"]
-    if image is not None:
-        looked_at.append(Path(image))
-    return max((t for t in map(_ctime, looked_at) if t is not None), default=0.0)
+    return _newest(looked_at)
+
+
+def _newest(paths: list[Path]) -> float:
+    return max((t for t in map(_ctime, paths) if t is not None), default=0.0)
 
 
 def _ctime(path: Path) -> float | None:

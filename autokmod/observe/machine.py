@@ -72,8 +72,10 @@ def _look(paths: Paths, kernel: Kernel, sources: tuple[Source, ...], running: st
 
 
 def _doubts(kernel: Kernel, record: KernelRecord, now: float) -> Iterator[Reason]:
-    """A time in the future says only that a clock was wrong."""
-    if record.placements and record.updated_at < kernel.changed_at <= now:
+    """No clock is asked where the record says what was seen. Else: a time in the future says that one was wrong."""
+    seen = record.kernel_changed_at
+    is_other = record.updated_at < kernel.changed_at <= now if seen is None else seen != kernel.changed_at
+    if record.placements and is_other:
         text = "its files changed after it was last examined"
         yield Reason("kernel-changed", text, hint=_reconcile(kernel.krel))
 

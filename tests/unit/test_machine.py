@@ -17,6 +17,7 @@ from autokmod.jobs.queue import Queue
 from autokmod.jobs.queued import read_jobs
 from autokmod.jobs.spool import Spool
 from autokmod.model import JobState, KernelStatus, Readiness, Verb
+from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import find_sources, is_daemon_running, look_at_kernels
 from autokmod.observe.sight import Source
 from autokmod.paths import Paths
@@ -129,6 +130,18 @@ def test_a_kernel_from_the_future_says_only_that_a_clock_was_wrong(paths: Paths)
     write_record(paths, replace(before, updated_at=changed_at - 100))
     (sight, _) = look_at_kernels(paths, changed_at - 50)
     assert sight.doubts == ()
+
+
+@pytest.mark.parametrize("clock_s", [-10**6, 0, 10**6])
+def test_kernel_replaced_while_a_clock_was_wrong(paths: Paths, clock_s: float) -> None:
+    """The record says which files it is about: nothing has to be compared with a time of day."""
+    before = record(paths, A, *look(paths)[A].placements)
+    kernel = read_kernel(paths, A)
+    made = replace(before, updated_at=kernel.changed_at + clock_s, kernel_changed_at=kernel.changed_at)
+    write_record(paths, made)
+    assert outcome(look(paths)[A]) == (Readiness.READY, [])
+    (paths.modulesd(A) / "modules.order").write_text("kernel/new.ko\n")
+    assert outcome(look(paths)[A]) == (Readiness.NOT_READY, ["kernel-changed"])
 
 
 def test_a_package_that_appeared_since(paths: Paths) -> None:

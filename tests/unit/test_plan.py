@@ -119,6 +119,17 @@ def config(**package: object) -> Config:
     return Config(packages=(("drv", PackageConfig(**package)),))  # type: ignore[arg-type]
 
 
+WITHOUT_HEADERS = replace(
+    FACTS,
+    kernel=kernel(KernelState.NO_HEADERS),
+    abi=abi({}),
+    keys={},
+    recipes={},
+    record=record("key2"),
+    intact=frozenset({"drv"}),
+)
+
+
 @pytest.mark.parametrize(
     ("facts", "kind", "stored", "reason"),
     [
@@ -314,19 +325,25 @@ def config(**package: object) -> Config:
             id="in place but never verified",
         ),
         pytest.param(
-            replace(
-                FACTS,
-                kernel=kernel(KernelState.NO_HEADERS),
-                abi=abi({}),
-                keys={},
-                recipes={},
-                record=record("key2"),
-                intact=frozenset({"drv"}),
-            ),
+            WITHOUT_HEADERS,
             "keep",
             False,
             "in-place",
             id="right already, headers removed since",
+        ),
+        pytest.param(
+            replace(WITHOUT_HEADERS, record=replace(record("key2"), kernel_installed_at=7.0)),
+            "wait",
+            False,
+            "headers-missing",
+            id="headers removed, and then the kernel replaced under its name",
+        ),
+        pytest.param(
+            replace(WITHOUT_HEADERS, packages=(replace(PACKAGE, version="2.0"),)),
+            "wait",
+            False,
+            "headers-missing",
+            id="headers removed, and then the package upgraded",
         ),
     ],
 )
