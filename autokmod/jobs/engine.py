@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from autokmod.act.place import remove_all
 from autokmod.act.records import remove_record, write_record
@@ -45,23 +46,23 @@ class Engine:
             return JobResult("done", f"{job.krel}: nothing links to it any more")
         krels = self.kernels_to_check() if job.verb is Verb.RESCAN else (job.krel,)
         results = [self._reconcile_job(krel, job, cancel, progress) for krel in krels]
-        return next((r for r in results if r.result != "done"), results[0] if results else JobResult("done"))
+        return _worst(results) or (results[0] if results else JobResult("done"))
 
     def _reconcile_job(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
         try:
             asked = job.why in SPEAKS_FOR_KERNEL
             record = self.reconcile(krel, force=job.force, asked=asked, cancel=cancel, progress=progress)
         except UnknownKernel:
-            return self._forget(krel)
+            return self._forget(krel, job, cancel, progress)
         return JobResult("cancelled") if cancel.requested else job_result(record)
 
-    def _forget(self, krel: str) -> JobResult:
+    def _forget(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
         """A kernel that is gone. Others may have linked to it without anyone telling us: they are looked at."""
         remove_record(self.paths, krel)
-        for record in self.looker.records().values():
-            if any(p.link_from == krel for p in record.placements):
-                self.reconcile(record.krel)
-        return JobResult("done", f"{krel} is not on this machine any more")
+        linked = [r.krel for r in self.looker.records().values() if any(p.link_from == krel for p in r.placements)]
+        unasked = replace(job, why="kernel-gone", force=False)
+        results = [self._reconcile_job(other, unasked, cancel, progress) for other in linked]
+        return _worst(results) or JobResult("done", f"{krel} is not on this machine any more")
 
     # ---- what they do ---------------------------------------------------------------------------
 
@@ -102,6 +103,10 @@ class Engine:
                 write_record(self.paths, KernelRecord(krel, self.clock(), (), going=True))
             else:
                 remove_record(self.paths, krel)
+
+
+def _worst(results: Iterable[JobResult]) -> JobResult | None:
+    return next((r for r in results if r.result != "done"), None)
 
 
 def job_result(record: KernelRecord) -> JobResult:

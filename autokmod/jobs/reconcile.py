@@ -22,11 +22,13 @@ from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
 from autokmod.observe.kernels import read_kernel
+from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 Progress = Callable[[str], None]
 MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
+LEAVING_S = 3600.0  # what was announced to go, is there after so long, and no package manager is at work: it stays
 MAX_ROUNDS = 20  # each builds what the last one's builds made possible: as deep as packages depend on packages
 
 
@@ -40,18 +42,20 @@ class Reconciliation:
     krel: str
     build: bool  # False, the fast path: links and stored builds only, no initrd
     force: bool  # builds that failed before are tried again
-    asked: bool  # False: a kernel whose removal was announced is left alone
+    asked: bool  # False: a kernel whose removal was announced lately is left alone
     cancel: Cancel
     progress: Progress
     why: dict[str, tuple[Reason, ...]] = field(default_factory=dict)  # package → what made it necessary to compile
     tried: dict[str, Reason | None] = field(default_factory=dict)  # build key → why it could not even be tried
+    has_looked: bool = False
+    announced_before: float | None = None  # when the removal was announced that is known since the first look
 
     def run(self) -> KernelRecord:
         """Raises UnknownKernel, OSError."""
         for _ in range(MAX_ROUNDS):
             with locked(self.paths.lock):
                 facts = replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
-                if not can_be_planned(facts) or (facts.record and facts.record.going and not self.asked):
+                if not can_be_planned(facts) or self._is_leaving(facts.record):
                     return facts.record or KernelRecord(self.krel, self.clock(), ())
                 decisions = decide_kernel(facts)
                 if not self.build or self.cancel.requested or not _to_compile(decisions):
@@ -62,6 +66,17 @@ class Reconciliation:
             self._wait_until_settled()
             self._build_all(facts, decisions)
         raise AutokmodError(f"{self.krel}: still not right after {MAX_ROUNDS} rounds of building")
+
+    def _is_leaving(self, record: KernelRecord | None) -> bool:
+        """Announced to go; unless somebody asked since, or it is still there long after: then nobody removed it."""
+        announced_at = record.updated_at if record is not None and record.going else None
+        if not self.has_looked:
+            self.has_looked, self.announced_before = True, announced_at
+        if announced_at is None:
+            return False
+        if self.asked:
+            return announced_at != self.announced_before
+        return 0 <= self.clock() - announced_at < LEAVING_S or find_busy_lock(self.paths) is not None
 
     def _apply(self, facts: Facts, decisions: Sequence[Decision]) -> KernelRecord:
         explained = [self._explained(d) for d in decisions]
