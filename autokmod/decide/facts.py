@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autokmod.config import Config
-from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe, Stablelist
+from autokmod.model import (
+    Build,
+    Kernel,
+    KernelAbi,
+    KernelRecord,
+    ModuleFacts,
+    Package,
+    Placement,
+    Reason,
+    Recipe,
+    Stablelist,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +41,4 @@ class Facts:
     signing_problem: Reason | None = None  # unsigned modules would be refused by this kernel
     force: bool = False  # a person asked: failed builds are tried again
     tried: Mapping[str, Reason | None] = field(default_factory=dict)  # build keys of this run → why not even tried
+    lost: tuple[tuple[Placement, Reason], ...] = ()  # what stands here or elsewhere, and its source is out of sight

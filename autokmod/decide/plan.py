@@ -22,6 +22,7 @@ from autokmod.model import (
     DecisionKind,
     KernelState,
     Package,
+    Placement,
     Reason,
     Recipe,
     Verdict,
@@ -58,6 +59,7 @@ def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
     decisions = {name: d for name, d in decided.items() if d is not None}
     for choice in choices.values():
         decisions[choice.package.name] = _decide(facts, choice)
+    decisions.update({p.package: _wait_for_source(facts, p, why) for p, why in facts.lost if not facts.force})
     return tuple(_with_dependencies(facts, decisions, choices)[name] for name in sorted(decisions))
 
 
@@ -97,6 +99,13 @@ def _early(facts: Facts, package: Package) -> Decision | None:
     if facts.signing_problem is not None:
         return _decision(facts, package, DecisionKind.BLOCKED, facts.signing_problem)
     return None
+
+
+def _wait_for_source(facts: Facts, placement: Placement, why: Reason) -> Decision:
+    """Its modules stay. Only a person can tell that it is gone for good."""
+    krel = facts.kernel.krel
+    hint = f"{why.hint}; if {placement.package} is gone for good: autokmodctl reconcile --force {krel}"
+    return Decision(placement.package, placement.version, krel, DecisionKind.WAIT, (replace(why, hint=hint),))
 
 
 def _stands(facts: Facts, package: Package) -> bool:

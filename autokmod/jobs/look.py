@@ -24,6 +24,7 @@ from autokmod.observe.dkmsconf import read_recipe
 from autokmod.observe.external import ModuleCache, find_external
 from autokmod.observe.kernels import find_kernels, read_kernel
 from autokmod.observe.ko import read_module
+from autokmod.observe.lost import find_lost
 from autokmod.observe.records import read_record
 from autokmod.observe.sources import find_packages
 from autokmod.observe.stablelist import read_stablelist
@@ -72,6 +73,7 @@ class Looker:
             read_stablelist(self.paths, krel),
             build_problem,
             signing_problem(self.paths, abi),
+            lost=find_lost(self.paths, packages, [p for r in self.records().values() for p in r.placements]),
         )
 
     def record(self, krel: str) -> KernelRecord | None:

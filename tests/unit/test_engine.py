@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -95,3 +96,48 @@ def test_linkers_of_a_kernel_that_is_gone_are_looked_at_within_its_job(paths: Pa
     assert done.result == "done"
     assert read_record(paths, K1) is None
     assert read_record(paths, K2) != made
+
+
+# ---- a source is out of sight ----
+
+
+def drop_nothing(paths: Paths) -> None:
+    (paths.usr_src / "drv-1.0").rmdir()
+
+
+def drop_dangling(paths: Paths) -> None:
+    drop_nothing(paths)
+    (paths.usr_src / "drv-1.0").symlink_to("/home/somebody/drv")
+
+
+def drop_all(paths: Paths) -> None:
+    shutil.rmtree(paths.usr_src)
+
+
+def drop_unmounted(paths: Paths) -> None:
+    drop_all(paths)
+    paths.usr_src.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("drop", "kind"),
+    [
+        (drop_nothing, None),
+        (drop_dangling, "wait"),
+        (drop_all, "wait"),
+        (drop_unmounted, "wait"),
+        pytest.param(lambda _: None, "wait", id="an empty directory"),
+    ],
+)
+def test_source_out_of_sight_is_not_a_removal(
+    paths: Paths, engine: Engine, drop: Callable[[Paths], None], kind: str | None
+) -> None:
+    record(paths, K1, place(paths, K1, "drv"))
+    (paths.usr_src / "drv-1.0").mkdir()
+    (paths.usr_src / "linux-headers").mkdir()
+    drop(paths)
+    found = {p.package: str(p.kind) for p in engine.reconcile(K1).placements}
+    assert found.get("drv") == kind
+    assert (paths.own_dir(K1, "drv") / "drv.ko").exists() == (kind is not None)
+    assert {p.package: str(p.kind) for p in engine.reconcile(K2).placements} == found
+    assert engine.reconcile(K1, force=True).placements == ()
