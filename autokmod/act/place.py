@@ -44,7 +44,7 @@ def place_files(
 def place_links(
     paths: Paths, krel: str, package: str, owner: str, files: Iterable[PlacedFile]
 ) -> tuple[PlacedFile, ...]:
-    """Links to the own files that the same package has in kernel `owner`."""
+    """Links to the own files that the same package has in kernel `owner`. PlacementFailed where they are damaged."""
     directory = _directory(paths, krel, WEAK, package)
     placed = []
     for file in files:
@@ -53,6 +53,8 @@ def place_links(
         if not (path.is_symlink() and os.readlink(path) == target):
             write_link(path, target)
         placed.append(placed_file(paths, krel, file.module, path))
+        if placed[-1].sha256 != file.sha256:
+            raise PlacementFailed(krel, f"{file.path} of {owner} is not what was placed there; it is mended first")
     return tuple(placed)
 
 

@@ -27,6 +27,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 Progress = Callable[[str], None]
+DAMAGED = ("store-damaged", "content-differs", "not-readable")
 MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
 LEAVING_S = 3600.0  # what was announced to go, is there after so long, and no package manager is at work: it stays
 MAX_ROUNDS = 20  # each builds what the last one's builds made possible: as deep as packages depend on packages
@@ -52,20 +53,20 @@ class Reconciliation:
 
     def run(self) -> KernelRecord:
         """Raises UnknownKernel, OSError."""
-        for _ in range(MAX_ROUNDS):
+        for left in reversed(range(MAX_ROUNDS)):
             with locked(self.paths.lock):
                 facts = replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
                 if not can_be_planned(facts) or self._is_leaving(facts.record):
-                    return facts.record or KernelRecord(self.krel, self.clock(), ())
+                    break
                 decisions = decide_kernel(facts)
-                if not self.build or self.cancel.requested or not _to_compile(decisions):
+                if not (left and self.build) or self.cancel.requested or not _to_compile(decisions):
                     record = self._apply(facts, decisions)
-                    if not self.build or not _must_look_again(record):
+                    if not (left and self.build and _must_look_again(facts.record, record)):
                         return record
                     continue
             self._wait_until_settled()
             self._build_all(facts, decisions)
-        raise AutokmodError(f"{self.krel}: still not right after {MAX_ROUNDS} rounds of building")
+        return facts.record or KernelRecord(self.krel, self.clock(), ())
 
     def _is_leaving(self, record: KernelRecord | None) -> bool:
         """Announced to go; unless somebody asked since, or it is still there long after: then nobody removed it."""
@@ -95,12 +96,15 @@ class Reconciliation:
     # ---- building -------------------------------------------------------------------------------
 
     def _wait_until_settled(self) -> None:
-        """A compiler let loose on half-unpacked headers fails, and the failure would be remembered."""
+        """A compiler let loose on half-unpacked headers fails, and the failure would be remembered.
+
+        A change in the future says only that a clock was wrong.
+        """
         settle_s = self.config.daemon.settle_s
         deadline = self.clock() + MAX_SETTLE_S
         while self.clock() < deadline:
             remaining = read_kernel(self.paths, self.krel).changed_at + settle_s - self.clock()
-            if remaining <= 0 or self.cancel.wait(min(remaining, settle_s)):
+            if not 0 < remaining <= settle_s or self.cancel.wait(min(remaining, settle_s)):
                 return
 
     def _build_all(self, facts: Facts, decisions: Sequence[Decision]) -> None:
@@ -150,9 +154,10 @@ def _to_compile(decisions: Sequence[Decision]) -> list[Decision]:
     return [d for d in decisions if d.kind is DecisionKind.BUILD and not d.stored]
 
 
-def _must_look_again(record: KernelRecord) -> bool:
-    """A stored build turned out to be damaged and was set aside: the next look finds it missing."""
-    return any(p.reasons[:1] and p.reasons[0].kind == "store-damaged" for p in record.placements)
+def _must_look_again(before: KernelRecord | None, record: KernelRecord) -> bool:
+    """What turned out to be damaged, in the store or in place, is made again: the next look finds it missing."""
+    known = before.placements if before else ()
+    return any(p.reasons[:1] and p.reasons[0].kind in DAMAGED for p in record.placements if p not in known)
 
 
 def _last_duration(facts: Facts, package: Package) -> float:

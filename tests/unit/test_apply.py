@@ -333,3 +333,16 @@ def test_an_initrd_older_than_a_link_was_not_made_with_it(world: World) -> None:
     assert world.readiness(K2) is Readiness.NOT_READY
     image.touch()
     assert world.link(K2, K1, A).initrd_ok
+
+
+def test_damage_in_the_owner_is_not_linked_to(world: World) -> None:
+    """As stat sees it nothing happened: same size, same time."""
+    world.build(A, K1, "drv")
+    file = world.paths.modulesd(K1) / world.use(K1, A).placements[0].files[0].path
+    found, data = file.stat(), bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    placement = world.link(K2, K1, A).placements[0]
+    assert (placement.failed, placement.reasons[0].kind) == (True, "placement-failed")
+    assert world.readiness(K2) is not Readiness.READY
