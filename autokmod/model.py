@@ -330,6 +330,11 @@ class Placement:
     log: str | None = None
     standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
 
+    @property
+    def is_good(self) -> bool:
+        """What was decided is there, proven."""
+        return self.verified and not self.failed and not self.standing
+
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:

@@ -135,8 +135,13 @@ def _files(placement: Placement, status: KernelStatus, style: Style) -> Iterator
     for i, file in enumerate(placement.files):
         yield _labelled("files" if i == 0 else "", _file_text(file, status, arrow))
     if placement.files:
-        text = "depmod picks these files, with the recorded content" if placement.verified else "not verified"
-        yield _labelled("verified", "yes: " + text if placement.verified else "no")
+        yield _labelled("verified", _proof(placement))
+
+
+def _proof(placement: Placement) -> str:
+    if placement.standing:
+        return "no: these files stood there before, and stay until better ones can be placed"
+    return "yes: depmod picks these files, with the recorded content" if placement.verified else "no"
 
 
 def _file_text(file: PlacedFile, status: KernelStatus, arrow: str) -> str:

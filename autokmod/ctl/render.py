@@ -120,7 +120,7 @@ def _package_row(placement: Placement) -> tuple[Cell | str, ...]:
 
 
 def _in_order(placement: Placement) -> bool:
-    return placement.kind is DecisionKind.SKIP or (placement.verified and not placement.failed)
+    return placement.kind is DecisionKind.SKIP or placement.is_good
 
 
 def placement_cell(placement: Placement) -> Cell:
@@ -130,7 +130,7 @@ def placement_cell(placement: Placement) -> Cell:
     if placement.kind in _WORDS:
         word, colour = _WORDS[placement.kind]
         return Cell(word, colour)
-    if not placement.verified:
+    if not placement.is_good:
         return Cell("not in place", RED)
     return Cell(f"linked to {placement.link_from}" if placement.link_from else "built", GREEN)
 

@@ -114,17 +114,13 @@ def _tell_package(paths: Paths, view: View, wish: str, output: Output) -> int:
         output.data(_machine_json(view, chosen))
     else:
         output.lines(_package_lines(wish, chosen, output))
-    fine = (s.readiness is Readiness.READY or any(map(_is_fine, s.placements)) for s in chosen if is_bootable(s))
+    fine = (s.readiness is Readiness.READY or any(p.is_good for p in s.placements) for s in chosen if is_bootable(s))
     return OK if all(fine) else NOT_READY
 
 
 def unknown(wish: str) -> Exception:
     """What begins like a kernel release was probably meant as one."""
     return UnknownKernel(wish) if is_krel(wish) and wish[0].isdigit() else UnknownPackage(wish)
-
-
-def _is_fine(placement: Placement) -> bool:
-    return placement.verified and not placement.failed
 
 
 def _package_lines(wish: str, statuses: Sequence[KernelStatus], output: Output) -> list[str]:

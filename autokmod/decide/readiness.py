@@ -127,7 +127,7 @@ def _placement_findings(sight: Sight, config: Config, placement: Placement) -> I
         yield grade, _because(placement, "failed" if placement.failed else "is blocked")
     elif placement.kind is DecisionKind.WAIT:
         yield Readiness.WAITING, _because(placement, "waits")
-    elif placement.standing or not placement.verified:
+    elif not placement.is_good:
         yield grade, replace(_because(placement, "is not in place yet", "not-verified"), hint=_reconcile(sight))
     yield from ((grade, reason) for reason in changed)
 

@@ -47,7 +47,7 @@ def _say(krel: str, placement: Placement) -> None:
         "package": placement.package,
         "version": placement.version,
         "decision": placement.kind,
-        "result": "failed" if placement.failed else "verified" if placement.verified else "absent",
+        "result": _result(placement),
     }
     sentence = f"{placement.package}/{placement.version} on {krel}: {_what(placement)}: {why.text}"
     if placement.log:
@@ -56,16 +56,26 @@ def _say(krel: str, placement: Placement) -> None:
         log.error(sentence, kind=_failure(why), **fields)
     elif placement.kind in (DecisionKind.BLOCKED, DecisionKind.WAIT):
         log.warning(sentence, kind=Event.PACKAGE_BLOCKED, **fields)
-    elif placement.kind is DecisionKind.SKIP:
+    elif placement.kind is DecisionKind.SKIP or placement.standing:
         log.info(sentence, kind=None, **fields)
     else:
         log.notice(sentence, kind=Event.PACKAGE_LINKED if placement.link_from else Event.PACKAGE_BUILT, **fields)
 
 
+def _result(placement: Placement) -> str:
+    if placement.failed:
+        return "failed"
+    if placement.is_good:
+        return "verified"
+    return "former" if placement.standing and placement.files else "absent"
+
+
 def _what(placement: Placement) -> str:
     if placement.failed:
         return "not ready"
-    if placement.link_from:
+    if placement.standing and placement.kind is DecisionKind.BUILD:
+        return "to be built"
+    if placement.link_from and not placement.standing:
         return f"linked to {placement.link_from}"
     words = {
         DecisionKind.BLOCKED: "blocked",

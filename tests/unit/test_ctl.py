@@ -166,6 +166,17 @@ def test_quiet(paths: Paths) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
+@pytest.mark.parametrize("kind", [DecisionKind.BUILD, DecisionKind.WAIT, DecisionKind.BLOCKED])
+def test_what_stood_there_before_is_not_called_right(paths: Paths, kind: DecisionKind) -> None:
+    """Its own files are verified; but they are not what was decided."""
+    add_kernel(paths, C)
+    record(paths, C, replace(place(paths, C, "pkg"), kind=kind, standing=True))
+    assert ctl(paths, "ready", C).returncode == 3
+    done = ctl(paths, "status", "pkg")
+    assert (done.returncode, done.stdout.splitlines()[-1].split()[2] == "built") == (3, False)
+    assert "no: these files stood there before" in ctl(paths, "explain", "pkg", C).stdout
+
+
 def test_many_packages_are_counted(paths: Paths) -> None:
     record(paths, A, *(place(paths, A, f"p{i:02}") for i in range(30)))
     assert "30 more in order" in ctl(paths, "status").stdout
