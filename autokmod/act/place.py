@@ -158,6 +158,9 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _entries(directory: Path) -> list[Path]:
+    """None behind a link, on this level or the two above: it is somebody else's, and what it leads to as well."""
+    if any(path.is_symlink() for path in (directory, directory.parent, directory.parent.parent)):
+        return []
     try:
         return sorted(Path(entry.path) for entry in os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):

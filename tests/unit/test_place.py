@@ -135,6 +135,12 @@ def test_directory_that_is_a_link_is_not_followed(paths: Paths, where: str, tmp_
     with pytest.raises(PlacementFailed, match="move it away"):
         place(paths, "drv")
     assert list(outside.iterdir()) == []
+    theirs = outside.joinpath(*"updates/autokmod/drv/drv.ko".split("/")[where.count("/") + 1 :])
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_bytes(b"theirs")
+    remove_all(paths, K1)
+    remove_others(paths, K1, "drv", ())
+    assert theirs.read_bytes() == b"theirs"
 
 
 def test_link_where_a_module_should_go_is_reported(paths: Paths, tmp_path: Path) -> None:
