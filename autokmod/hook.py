@@ -50,10 +50,13 @@ def run_hook(paths: Paths, verb: Verb, krel: str, why: str) -> int:
 
 def fast_path(paths: Paths, verb: Verb, krel: str, why: str) -> bool:
     """True where nothing is left to do. Raises whatever the engine raises."""
-    from autokmod.config_load import load_config  # only here: start-up is most of what a hook costs
+    from autokmod.config import Config  # only here: start-up is most of what a hook costs
+    from autokmod.config_load import load_config
     from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
 
-    with contextlib.closing(Engine(paths, load_config(paths), time.time)) as engine:
+    # A kernel goes whatever is written in the configuration, and links must not dangle then.
+    config = Config() if verb is Verb.REMOVE else load_config(paths)
+    with contextlib.closing(Engine(paths, config, time.time)) as engine:
         if verb is Verb.REMOVE:
             engine.remove(krel)
             return True

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from autokmod import hook
 from autokmod.jobs.spool import Spool
 from autokmod.model import Verb
 from tests import realroot
@@ -298,9 +297,3 @@ def test_the_fast_path_looks_at_the_kernel(system: RealRoot) -> None:
     succeed(system, EVENT, "add", krel, "debian-postinst")
     assert system.paths.record(krel).is_file()
     assert queued(system) == [(Verb.RECONCILE, krel, "debian-postinst")]
-
-
-def test_usage(system: RealRoot, capsys: pytest.CaptureFixture[str]) -> None:
-    for args in ([], ["add", "..", "x"], ["remove", "/", "x"], ["stop", KREL, "x"], ["add", KREL]):
-        assert hook.main(args, system.paths) == 2
-        assert "usage" in capsys.readouterr().err
