@@ -51,7 +51,7 @@ help:
 
 demo:
 	@.ci/setup run
-	@$(PYTHON) -m tests.demo
+	@/usr/bin/python3 -m tests.demo
 
 test:
 	@.ci/setup test
@@ -69,7 +69,7 @@ install: install-program install-service install-hooks
 
 # A private directory: not on anybody's sys.path, so it can neither break nor be broken by other Python software.
 install-program:
-	@.ci/setup run
+	@if [ -n '$(DESTDIR)' ]; then .ci/setup python; else .ci/setup run; fi
 	@rm -rf '$(DESTDIR)$(PYTHONDIR)'
 	@install -d '$(DESTDIR)$(PYTHONDIR)'
 	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR)/' && rm -r '$(DESTDIR)$(PYTHONDIR)/autokmod/data'
