@@ -135,7 +135,7 @@ def test_directory_that_is_a_link_is_not_followed(paths: Paths, where: str, tmp_
     with pytest.raises(PlacementFailed, match="move it away"):
         place(paths, "drv")
     assert list(outside.iterdir()) == []
-    theirs = outside.joinpath(*"updates/autokmod/drv/drv.ko".split("/")[where.count("/") + 1 :])
+    theirs = outside.joinpath(*["updates", "autokmod", "drv", "drv.ko"][where.count("/") + 1 :])
     theirs.parent.mkdir(parents=True, exist_ok=True)
     theirs.write_bytes(b"theirs")
     remove_all(paths, K1)
