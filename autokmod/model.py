@@ -402,8 +402,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How one run of a job ended. `transient`: worth another try, with back-off, by itself."""
+    """How one run of a job ended. `transient`: worth another try by itself, with back-off; `patient`: until it is done."""
 
     result: str  # "done", "failed", "cancelled"
     message: str = ""
     transient: bool = False
+    patient: bool = False

@@ -45,7 +45,7 @@ def apply_decisions(
     record = replace(before, updated_at=now, going=False, placements=tuple(placements))
     record = _indexed(paths, facts, _seen(record, facts.kernel), changed=changed)
     if changed:
-        record = replace(record, initrd=INITRD_DUE, initrd_ok=False)
+        record = replace(record, initrd=replace(INITRD_DUE, hint=f"autokmodctl reconcile {krel}"), initrd_ok=False)
     if _says_more(record, facts):
         write_record(paths, record)
     return record

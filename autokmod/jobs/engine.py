@@ -118,5 +118,5 @@ def job_result(record: KernelRecord) -> JobResult:
     if record.index is not None:
         return JobResult("failed", f"{record.krel}: {record.index.text}", transient=True)
     if record.initrd is not None and record.initrd.kind == "initrd-due":
-        return JobResult("failed", "the initrd waits for the package manager to finish", transient=True)
+        return JobResult("failed", "the initrd waits for the package manager to finish", transient=True, patient=True)
     return JobResult("done", f"{record.krel}: {len(record.placements)} packages looked at")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from autokmod.config import RetryConfig
 
+PATIENT_DOUBLINGS = 3
 MAX_DOUBLINGS = 32  # beyond any sensible max_delay_s, and far from overflowing a float
 
 
-def delay_s(failures: int, config: RetryConfig) -> float | None:
-    """How long to wait after that many failures in a row (1: the first). None: it is given up."""
-    if failures > config.attempts:
+def delay_s(failures: int, config: RetryConfig, *, patient: bool = False) -> float | None:
+    """How long to wait after that many failures in a row (1: the first). None: it is given up.
+
+    `patient`: never, and soon again; it only waits for somebody else to finish.
+    """
+    if patient:
+        failures = min(failures, PATIENT_DOUBLINGS + 1)
+    elif failures > config.attempts:
         return None
     return min(config.first_delay_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS), config.max_delay_s)
 

@@ -160,7 +160,8 @@ class Worker(threading.Thread):
         return JobResult("done", f"{len(krels)} kernels will be looked at")
 
     def _close(self, job: Job, result: JobResult) -> None:
-        wait_s = delay_s(job.attempt + 1, self._queue.retry) if result.transient else None
+        retry, failures = self._queue.retry, job.attempt + 1
+        wait_s = delay_s(failures, retry, patient=result.patient) if result.transient else None
         if result.result == "failed" and wait_s is not None:
             log.warning(f"{job.name}: {result.message}; will be tried again in {wait_s:.0f} s", kind=Event.JOB_DELAYED)
             self._queue.delay(self._clock() + wait_s, result.message)

@@ -15,6 +15,11 @@ def test_delay_grows_to_its_limit_and_ends(failures: int, seconds: float | None)
     assert delay_s(failures, CONFIG) == seconds
 
 
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 30), (4, 240), (5, 240), (6, 240), (10_000, 240)])
+def test_who_only_waits_for_another_never_gives_up(failures: int, seconds: float) -> None:
+    assert delay_s(failures, CONFIG, patient=True) == seconds
+
+
 @pytest.mark.parametrize(
     ("config", "failures", "seconds"),
     [
