@@ -157,6 +157,14 @@ def renamed_symbol(data: bytes, old: str, new: str) -> bytes:
     return data
 
 
+def renamed_module(data: bytes, old: str, new: str) -> bytes:
+    """Both names have the same length."""
+    assert len(old) == len(new)
+    s = section(data, ".gnu.linkonce.this_module")
+    data = with_bytes(data, s.offset, data[s.offset : s.end].replace(old.encode() + b"\0", new.encode() + b"\0"))
+    return with_modinfo(data, name=new)
+
+
 def with_weak(data: bytes, name: str) -> bytes:
     return _with_binding(data, name, 2)
 
@@ -199,19 +207,40 @@ def truncations(data: bytes) -> Iterator[tuple[str, bytes]]:
             yield name, data[:end]
 
 
+# What a reader of symbols and versions looks at. The rest of a module is code and data, in which damage shows only to
+# who relocates it: digests are for that.
+READ = frozenset(
+    {"", ".modinfo", "__versions", ".symtab", ".strtab", ".shstrtab", "__kcrctab", "__kcrctab_gpl", "__ksymtab_strings"}
+)
+FIELDS = {"name": 0, "type": 1, "address": 3, "offset": 4, "size": 5, "link": 6}
+
+
 def field_damages(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Each number of the ELF header and of every section header, set to what it must not be."""
+    """Each number of the ELF header, and of the headers of sections that are read, set to what it must not be."""
     header = HEADER.unpack_from(data)
     for i in range(1, len(header)):
         for value in (0, 1, 0xFFFF):
-            changed = (*header[:i], value, *header[i + 1 :])
-            yield f"ELF-header-{i}-{value}", with_bytes(data, 0, HEADER.pack(*changed))
+            yield f"header-{i}-{value}", with_bytes(data, 0, HEADER.pack(*header[:i], value, *header[i + 1 :]))
     for s in sections(data):
-        for i in (0, 1, 4, 5, 6):
-            for value in (0, 0xFFFFFFF0):
-                raw = (*s.header[:i], value, *s.header[i + 1 :])
-                at = header[6] + s.index * SECTION.size
-                yield f"section-{s.index}{s.name}-{i}-{value}", with_bytes(data, at, SECTION.pack(*raw))
+        at = header[6] + s.index * SECTION.size
+        for field, i in FIELDS.items() if s.name in READ else ():
+            # By 1, a name becomes that of another section, which some kernels refuse for sysfs' sake.
+            for value in (0, 0xFFFFFFF0) if field == "name" else (0, 1, 0xFFFFFFF0):
+                raw = SECTION.pack(*s.header[:i], value, *s.header[i + 1 :])
+                yield f"section-{s.index}{s.name}-{field}-{value}", with_bytes(data, at, raw)
+
+
+def signature_damages(data: bytes, blob: bytes) -> Iterator[tuple[str, bytes]]:
+    """Each byte before the signature proper inverted, and each of the trailer's."""
+    for i in range(len(blob) - 256):
+        yield f"signature-byte-{i}", with_signature(data, _inverted(blob, i))
+    whole = with_signature(data, blob)
+    for i in range(TRAILER.size):
+        yield f"trailer-byte-{i}", _inverted(whole, len(whole) - len(MARKER) - TRAILER.size + i)
+
+
+def _inverted(data: bytes, at: int) -> bytes:
+    return with_bytes(data, at, bytes([data[at] ^ 0xFF]))
 
 
 # ---- signatures

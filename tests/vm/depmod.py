@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from autokmod.model import CompatResult
@@ -30,28 +30,35 @@ STOPPED = "the loader stops before it comes to the symbols, depmod lists them al
 NO_ENTRY = "a symbol without an entry counts as CRC 0 to depmod, and as good to the loader"
 
 
-def ask_depmod(target: Target, modules: Sequence[Path]) -> Mapping[Path, frozenset[Complaint]]:
-    """`depmod -naeE Module.symvers` of a tree with the kernel's own modules, and these in updates/."""
+def ask_depmod(target: Target, modules: Mapping[str, bytes]) -> Mapping[str, frozenset[Complaint]]:
+    """`depmod -naeE Module.symvers` of a tree with the kernel's own modules, and these in updates/.
+
+    By file name.
+    """
     with tempfile.TemporaryDirectory() as base:
         modulesd = Path(base) / "lib/modules" / target.krel
         (modulesd / "updates").mkdir(parents=True)
         for entry in target.modulesd.iterdir():
             (modulesd / entry.name).symlink_to(entry)
-        for module in modules:
-            (modulesd / "updates" / module.name).symlink_to(module)
+        for name, data in modules.items():
+            (modulesd / "updates" / name).write_bytes(data)
         argv = ["depmod", "-naeE", str(target.kdir / "Module.symvers"), "-b", base, target.krel]
         done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300)
     found = [m for line in done.stderr.splitlines() if (m := WARNING.match(line))]
-    return {m: frozenset(_complaint(f) for f in found if f["file"] == m.name) for m in modules}
+    return {name: frozenset(_complaint(f) for f in found if f["file"] == name) for name in modules}
 
 
 def _complaint(found: re.Match[str]) -> Complaint:
     return Complaint(RULES[found["what"]], found["symbol"])
 
 
-def differences(loader: Collection[Complaint], depmod: Collection[Complaint], result: CompatResult) -> Iterator[str]:
+def differences(
+    loader: Collection[Complaint], depmod: Collection[Complaint], result: CompatResult, exporters: Mapping[str, str]
+) -> Iterator[str]:
     """One sentence for each: empty where they agree, with a question mark where nobody knows why."""
     kinds = {r.symbol or "": r.kind for r in result.reasons if r.symbol}
+    refused = {r.exporter for r in result.reasons if r.kind == "provider-incompatible"}
+    kinds |= {s: "provider-incompatible" for s, exporter in exporters.items() if exporter in refused and s not in kinds}
     for complaint in loader:
         if complaint not in depmod:
             why = LAXER.get(complaint.rule) or LAXER.get(kinds.get(complaint.symbol or "", ""))

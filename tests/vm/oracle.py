@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from autokmod.model import CompatResult, Verdict
@@ -34,6 +34,7 @@ MESSAGES = tuple(
         (r"please compile with -fno-common", "common"),
         (r"Loading of (?:unsigned module|module with \w+ \w+) is rejected", "unsigned"),
         (r"Lockdown: \S+: unsigned module loading is restricted", "unsigned"),
+        (r"^PKCS7: (?:Unsupported|Only support)", "signature"),
         (r"failed to validate module \[\S+\] BTF", "btf"),
     )
 )
@@ -78,8 +79,12 @@ def complaints(outcome: Outcome) -> frozenset[Complaint]:
     return frozenset(found or {Complaint(ERRNOS.get(outcome.result, errno.errorcode.get(outcome.result, "?")))})
 
 
-def disagreement(outcome: Outcome, result: CompatResult) -> str | None:
-    """One sentence, or None where they say the same. An unknown verdict never disagrees."""
+def disagreement(outcome: Outcome, result: CompatResult, exporters: Mapping[str, str] | None = None) -> str | None:
+    """One sentence, or None where they say the same. An unknown verdict never disagrees.
+
+    `exporters`: symbol → module of the set. A refused provider the checker names once, the loader misses all of its
+    symbols.
+    """
     said = complaints(outcome)
     if result.verdict is Verdict.UNKNOWN:
         return None
@@ -87,12 +92,14 @@ def disagreement(outcome: Outcome, result: CompatResult) -> str | None:
         return f"false compatible: {_text(said)}" if said else None
     if not said:
         return f"false incompatible: {', '.join(_names(result))}"
-    return _other_reasons(said, result)
+    return _other_reasons(said, result, exporters or {})
 
 
-def _other_reasons(said: frozenset[Complaint], result: CompatResult) -> str | None:
+def _other_reasons(said: frozenset[Complaint], result: CompatResult, exporters: Mapping[str, str]) -> str | None:
     named = {Complaint(rule, r.symbol) for r in result.reasons for rule in RULES.get(r.kind, ())}
     named |= {Complaint(c.rule) for c in named}  # the loader does not always say which symbol it means
+    refused = {r.exporter for r in result.reasons if r.kind == "provider-incompatible"}
+    named |= {c for c in said if c.rule == "missing" and exporters.get(c.symbol or "") in refused}
     # Of a proprietary module's symbols one is enough, and the loader takes its pick.
     proprietary = {c for c in said if c.rule == "proprietary"}
     excused = proprietary if named & proprietary else set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from autokmod.decide.compat import check_set
 from autokmod.model import CompatResult
@@ -26,6 +27,7 @@ class Pair:
     answer: Answer
     result: CompatResult
     depmod: frozenset[Complaint]
+    exporters: Mapping[str, str] = field(repr=False)  # of the set: symbol → module
 
 
 def _forged(data: bytes, target: Target | None) -> bytes:
@@ -36,9 +38,13 @@ class SetOfModules:
     """All that was built for one kernel, as depmod would find it together in one directory."""
 
     def __init__(self, built: Iterable[Built], forged_for: Target | None = None) -> None:
-        self._data = {b: _forged(b.path.read_bytes(), forged_for) for b in built}
-        self.facts = {b: parse_module(str(b.path), data) for b, data in self._data.items()}
+        self.data = {b: _forged(b.path.read_bytes(), forged_for) for b in built}
+        self.facts = {b: parse_module(str(b.path), data) for b, data in self.data.items()}
         self._exporter = {e.name: b for b, f in self.facts.items() for e in f.exports}
+
+    @cached_property
+    def exporters(self) -> Mapping[str, str]:
+        return {symbol: self.facts[b].name for symbol, b in self._exporter.items()}
 
     @property
     def names(self) -> set[str]:
@@ -64,7 +70,7 @@ class SetOfModules:
                 yield self._exporter[symbol]
 
     def insertion(self, built: Built, *, passive: bool = False) -> Insertion:
-        data = self._data[built]
+        data = self.data[built]
         return Insertion(self.facts[built].name, craft.without_init(data) if passive else data)
 
     def case(self, built: Built, target: Target, passive: Collection[str] = ()) -> Case:
@@ -98,7 +104,7 @@ def _ask_one(
     again = [s.case(b, target, hindered[i]) for i, (s, b) in cases.items() if i in hindered]
     second = ask(target.machine(), again) if again else Session({}, 0, ())
     answers = {b: {**first.answers, **second.answers}[i] for i, (_, b) in cases.items()}
-    return [p for s in sets for p in _pairs(s, target, answers, forged=forged)], (first, second)
+    return [p for s in sets for p in _pairs(s, target, answers)], (first, second)
 
 
 def _without_hardware(answer: Answer) -> frozenset[str]:
@@ -107,8 +113,8 @@ def _without_hardware(answer: Answer) -> frozenset[str]:
     return frozenset(n.name for n in answer.needs if n.accepted and n.result != 0)
 
 
-def _pairs(s: SetOfModules, target: Target, answers: Mapping[Built, Answer], *, forged: bool) -> Iterator[Pair]:
+def _pairs(s: SetOfModules, target: Target, answers: Mapping[Built, Answer]) -> Iterator[Pair]:
     results = check_set(tuple(s.facts.values()), target.abi, {})
-    depmod = {} if forged else ask_depmod(target, [b.path for b in s.facts])
+    depmod = ask_depmod(target, {b.path.name: data for b, data in s.data.items()})
     for b, result in zip(s.facts, results, strict=True):
-        yield Pair(b, target.krel, answers[b], result, depmod.get(b.path, frozenset()))
+        yield Pair(b, target.krel, answers[b], result, depmod[b.path.name], s.exporters)

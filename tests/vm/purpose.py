@@ -11,62 +11,40 @@ import lzma
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import zstandard
 
 from autokmod.model import KernelAbi
 from tests.vm import craft
+from tests.vm.made import (
+    CHANCE,
+    ENFORCE,
+    FORCED,
+    KMOD,
+    LIVEPATCH,
+    LOCKDOWN,
+    SIZE,
+    UNCOMPARED,
+    UNKNOWN_KEY,
+    UNREADABLE,
+    Made,
+    bad,
+    doubtful,
+    good,
+)
 from tests.vm.qemu import COMPRESSED_FILE
 
-FORCED = "the kernel is built with CONFIG_MODULE_FORCE_LOAD: it loads what nobody has compared, and taints itself"
-UNCOMPARED = "the loader warns, and loads what nobody has compared"
-CHANCE = "it depends on what is loaded at that moment"
-UNKNOWN_KEY = "files do not tell which keys a kernel trusts"
-LIVEPATCH = "a live patch is for one kernel alone: policy"
-SIZE = "kernels before 6.4 do not look at the size"
-UNREADABLE = "no tool makes such a file, and what cannot be read whole is not called good"
-
-KMOD = "/insmod"  # kmod goes by the name that it is called by
-ENFORCE, LOCKDOWN = "module.sig_enforce=1", "lockdown=integrity"
 DUPLICATE = "vmt_a"  # what vmt_clash exports: to be renamed to exports of the same length
 SHT_NOBITS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    id: str
-    name: str  # of the module
-    data: bytes
-    kind: str | None = None  # of the checker's reason; None: compatible
-    doubt: bool = False  # the verdict is unknown, not incompatible
-    why: str = ""  # the loader may accept it all the same, because …
-    others: tuple[Made, ...] = ()  # inserted before it, and judged in the same set
-    symbols: tuple[str, ...] = ()  # whose exporters among the kernel's own modules are loaded before
-    options: str = ""  # for the kernel's command line
-    suffix: str = ".ko"
-    tool: str | None = None
-    flags: int = 0
-
-
-def good(label: str, module: Made, data: bytes | None = None) -> Made:
-    return replace(module, id=label, data=module.data if data is None else data)
-
-
-def bad(label: str, module: Made, data: bytes, kind: str, why: str = "") -> Made:
-    return replace(module, id=label, data=data, kind=kind, why=why)
-
-
-def doubtful(label: str, module: Made, data: bytes, kind: str, why: str) -> Made:
-    return replace(module, id=label, data=data, kind=kind, doubt=True, why=why)
 
 
 def cases(built: Mapping[str, bytes], abi: KernelAbi) -> list[Made]:
     m = {name.removeprefix("vmt_"): Made("", name, data) for name, data in built.items()}
     m["giver"] = replace(m["giver"], id="giver")
     groups = (untouched(m), form(m, abi), identity(m, abi), licences(m), namespaces(m), tables(m), weak(m))
-    more = (duplicates(m, abi), signatures(m), providers(m), compressed(m, abi), damaged(m))
+    more = (duplicates(m, abi), signatures(m), providers(m), compressed(m, abi), btf(m), damaged(m))
     return [case for group in (*groups, *more) for case in group]
 
 
@@ -129,20 +107,14 @@ def identity(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
     def with_vermagic(vermagic: str | None) -> bytes:
         return craft.with_modinfo(plain.data, vermagic=vermagic)
 
+    others = {f"without-{word}": flags.replace(f"{word} ", "") for word in flags.split()}
+    others |= {f"with-{word}": f"{flags}{word} " for word in ("preempt_rt", "RANDSTRUCT_1234")}
+    wrong = {name: f"{release} {text}" for name, text in others.items()}
+    wrong |= {"without-last-space": f"{release} {flags.rstrip()}", "of-one-word": release, "empty": ""}
+    for name, text in wrong.items():
+        yield bad(f"vermagic-{name}", plain, with_vermagic(text), "vermagic-mismatch")
     yield good("vermagic-other-release", plain, with_vermagic(f"9.9.9-other {flags}"))
-    for word in flags.split():
-        yield bad(
-            f"vermagic-without-{word}",
-            plain,
-            with_vermagic(f"{release} {flags.replace(word + ' ', '')}"),
-            "vermagic-mismatch",
-        )
-    for word in ("preempt_rt", "RANDSTRUCT_1234"):
-        yield bad(f"vermagic-with-{word}", plain, with_vermagic(f"{release} {flags}{word} "), "vermagic-mismatch")
-    yield bad("vermagic-without-last-space", plain, with_vermagic(f"{release} {flags.rstrip()}"), "vermagic-mismatch")
-    yield bad("vermagic-of-one-word", plain, with_vermagic(release), "vermagic-mismatch")
     yield doubtful("vermagic-missing", plain, with_vermagic(None), "no-vermagic", FORCED)
-    yield bad("vermagic-empty", plain, with_vermagic(""), "vermagic-mismatch")
     livepatch = craft.with_modinfo(plain.data, livepatch="Y")
     yield good("livepatch-of-this-kernel", plain, livepatch)
     other = craft.with_modinfo(livepatch, vermagic=f"9.9.9-other {flags}")
@@ -229,18 +201,15 @@ def weak(m: Mapping[str, Made]) -> Iterator[Made]:
 
 
 def duplicates(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
-    clash, giver = m["clash"], m["giver"]
+    clash, giver = replace(m["clash"], id="clash"), m["giver"]
     yield bad("export-of-vmlinux", clash, craft.renamed_symbol(clash.data, DUPLICATE, "kfree"), "duplicate-export")
     theirs = sorted(n for n in abi.exports if len(n) == len(DUPLICATE) and abi.exports[n].exporter != "vmlinux")
-    for loaded in (True, False):
-        data = craft.renamed_symbol(clash.data, DUPLICATE, theirs[0])
-        case = doubtful(
-            f"export-of-module-{'loaded' if loaded else 'elsewhere'}", clash, data, "duplicate-export", CHANCE
-        )
-        yield replace(case, symbols=(theirs[0],) if loaded else ())
-    twin = craft.renamed_symbol(giver.data, "vmt_first", "vmt_other")
-    yield replace(giver, id="two-exporters-apart", others=(Made("twin", "vmt_clash", clash.data),), data=twin)
-    yield good("exports-namesake-of-weak", m["clash"])
+    data = craft.renamed_symbol(clash.data, DUPLICATE, theirs[0])
+    for where, symbols in (("elsewhere", ()), ("loaded", (theirs[0],))):
+        case = doubtful(f"export-of-module-{where}", clash, data, "duplicate-export", CHANCE)
+        yield replace(case, symbols=symbols)
+    twin = craft.renamed_module(clash.data, "vmt_clash", "vmt_crash")
+    yield doubtful("two-exporters", replace(clash, name="vmt_crash", others=(clash,)), twin, "duplicate-export", CHANCE)
     bare = craft.without_crcs(giver.data)
     yield doubtful("exports-without-crc", giver, bare, "exports-without-crc", FORCED)
 
@@ -312,23 +281,27 @@ def compressed(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
     yield good("kmod-plain", by_kmod)
     yield replace(by_kmod, id="kmod-xz", data=xz, suffix=".ko.xz")
     yield replace(by_kmod, id="kmod-zst", data=zst, suffix=".ko.zst")
-    yield bad(
-        "kmod-xz-crc",
-        replace(by_kmod, suffix=".ko.xz"),
-        lzma.compress(craft.with_versions(plain.data, _printk=1)),
-        "crc-mismatch",
-    )
+    wrong = lzma.compress(craft.with_versions(plain.data, _printk=1))
+    yield bad("kmod-xz-crc", replace(by_kmod, suffix=".ko.xz"), wrong, "crc-mismatch")
     for name, data in (("xz", xz), ("zst", zst), ("gz", gzip.compress(plain.data))):
-        yield doubtful(f"{name}-truncated", replace(by_kmod, suffix=f".ko.{name}"), data[:-20], "unreadable", "")
-        yield doubtful(
-            f"{name}-damaged",
-            replace(by_kmod, suffix=f".ko.{name}"),
-            craft.with_bytes(data, len(data) // 2, b"\0" * 64),
-            "unreadable",
-            "",
-        )
+        packed = replace(by_kmod, suffix=f".ko.{name}")
+        yield doubtful(f"{name}-truncated", packed, data[:-20], "unreadable", "")
+        zeros = craft.with_bytes(data, len(data) // 2, bytes(64))
+        yield doubtful(f"{name}-damaged", packed, zeros, "unreadable", "")
     if abi.config.get("CONFIG_MODULE_DECOMPRESS") == "y" and abi.config.get("CONFIG_MODULE_COMPRESS_XZ") == "y":
         yield replace(plain, id="kernel-xz", data=xz, flags=COMPRESSED_FILE)
+
+
+# ---- type information
+
+
+def btf(m: Mapping[str, Made]) -> Iterator[Made]:
+    """Debian's kernels have CONFIG_MODULE_ALLOW_BTF_MISMATCH: whatever is wrong with it, the module loads without."""
+    plain = m["plain"]
+    if any(s.name == ".BTF" for s in craft.sections(plain.data)):
+        foreign = craft.content(m["namespace"].data, ".BTF")
+        for name, data in (("foreign", foreign), ("zeros", bytes(100)), ("half", foreign[: len(foreign) // 2])):
+            yield good(f"btf-{name}", plain, craft.with_content(plain.data, ".BTF", data))
 
 
 # ---- damage
@@ -337,3 +310,11 @@ def compressed(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
 def damaged(m: Mapping[str, Made]) -> Iterator[Made]:
     for where, data in craft.truncations(m["giver"].data):
         yield doubtful(f"truncated-{where}", m["giver"], data, "unreadable", UNREADABLE)
+
+
+def scars(built: Mapping[str, bytes]) -> list[Made]:
+    """Of these nothing is expected but that the checker is at least as strict as the loader."""
+    giver, plain = (Made("", name, built[name]) for name in ("vmt_giver", "vmt_plain"))
+    found = [good(label, giver, data) for label, data in craft.field_damages(giver.data)]
+    signed = craft.signature_damages(plain.data, craft.signature(plain.data))
+    return found + [good(label, plain, data) for label, data in signed]

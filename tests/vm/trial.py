@@ -11,8 +11,8 @@ from autokmod.errors import FormatError
 from autokmod.model import CompatResult, Reason, Verdict
 from autokmod.observe.blob import decompress
 from autokmod.observe.ko import parse_module
+from tests.vm.made import ENFORCE, KMOD, LOCKDOWN, Made
 from tests.vm.protocol import Answer
-from tests.vm.purpose import ENFORCE, KMOD, LOCKDOWN, Made
 from tests.vm.qemu import Case, Insertion, ask
 from tests.vm.sharedlibs import program_files
 from tests.vm.target import Target
