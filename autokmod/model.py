@@ -402,7 +402,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How one run of a job ended. `transient`: worth another try by itself, with back-off; `patient`: until it is done."""
+    """How one run of a job ended. `transient`: worth another try, by itself and later; `patient`: until it is done."""
 
     result: str  # "done", "failed", "cancelled"
     message: str = ""

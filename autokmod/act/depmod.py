@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autokmod.model import PlacedFile, Reason
 from autokmod.observe.modtree import read_modules_dep
-from autokmod.paths import Paths
+from autokmod.paths import OWN, WEAK, Paths
 from autokmod.run import run
 
 TIME_LIMIT_S = 300.0
@@ -38,8 +38,8 @@ def _problems(modulesd: Path, picked: str | None, file: PlacedFile) -> Iterator[
     if picked is None:
         yield Reason("not-indexed", f"{file.module}: modules.dep does not know it")
     elif picked != file.path:
-        hint = f"remove {picked}, or let depmod.d prefer {file.path.split('/')[0]}"
-        yield Reason("other-file-wins", f"{file.module}: modprobe would load {picked}, not {file.path}", hint=hint)
+        text = f"{file.module}: modprobe would load {picked}, not {file.path}"
+        yield Reason("other-file-wins", text, hint=_what_to_do(picked, file.path))
     try:
         digest = hashlib.sha256((modulesd / file.path).read_bytes()).hexdigest()
     except OSError as exc:
@@ -47,3 +47,10 @@ def _problems(modulesd: Path, picked: str | None, file: PlacedFile) -> Iterator[
         return
     if digest != file.sha256:
         yield Reason("content-differs", f"{file.path} is not what was placed there")
+
+
+def _what_to_do(picked: str, path: str) -> str:
+    rival = next((picked.split("/")[2] for base in (OWN, WEAK) if picked.startswith(f"{base}/")), None)
+    if rival is not None:
+        return f"two packages have this module: remove {rival} or {path.split('/')[2]}, or disable one of them"
+    return f"remove {picked}, or let depmod.d prefer {path.split('/')[0]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autokmod.act.depmod import run_depmod, verify_placed
-from autokmod.act.place import is_intact, place_files, place_links, remove_all, remove_others
+from autokmod.act.place import is_intact, place_files, place_links, placed_file, remove_all, remove_others
 from autokmod.act.promote import promote
 from autokmod.errors import PlacementFailed
 from autokmod.model import BuiltModule, DecisionKind, KernelRecord, PlacedFile, Placement
@@ -78,6 +78,18 @@ def test_twin_that_wins_is_named(paths: Paths) -> None:
     run_depmod(paths, K1)
     (reason,) = verify_placed(paths, K1, files)
     assert (reason.kind, "updates/aaa/drv.ko" in reason.text) == ("other-file-wins", True)
+
+
+def test_two_packages_with_one_module_are_named(paths: Paths) -> None:
+    for package in ("drv", "drv-fork"):
+        place_files(paths, K1, package, [built("drv")], lambda m: make_ko(name=m.dest_name), "")
+    run_depmod(paths, K1)
+    (line,) = (paths.modulesd(K1) / "modules.dep").read_text().splitlines()
+    loser = "drv" if "drv-fork" in line else "drv-fork"
+    path = paths.own_dir(K1, loser) / "drv.ko"
+    (reason,) = verify_placed(paths, K1, [placed_file(paths, K1, "drv", path)])
+    assert reason.hint is not None
+    assert {"drv", "drv-fork"} <= set(reason.hint.replace(",", "").split())
 
 
 def test_changed_bytes_are_not_verified(paths: Paths) -> None:
