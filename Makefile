@@ -40,11 +40,12 @@ endef
 BUSSERVICE = $(wildcard systemd/io.github.*.service)
 UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
 
-.PHONY: help demo test check install install-program install-service install-hooks uninstall clean
+.PHONY: help demo test test-vm check install install-program install-service install-hooks uninstall clean
 
 help:
 	@echo 'make demo       run the main job on real kernels and packages, in a system of its own that leaves yours alone'
 	@echo 'make test       the whole test suite; sets up all it needs (as root)'
+	@echo 'make test-vm    real kernels under QEMU judge the checker, in some minutes (as root; x86_64)'
 	@echo 'make install    install and start the service (DESTDIR, PREFIX); make uninstall takes it away again'
 	@echo 'make check      the linters alone'
 	@echo 'make clean      remove what these made here; CLEAN=all also the downloaded packages'
@@ -56,6 +57,10 @@ demo:
 test:
 	@.ci/setup test
 	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest
+
+test-vm:
+	@.ci/setup vm
+	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest -m vm
 
 check:
 	@.ci/setup test
