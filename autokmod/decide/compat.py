@@ -11,6 +11,7 @@ Kinds of reasons, which stay what they are:
     symvers-*, config-*, reference-missing      (unknown) the kernel's side could not be read: see observe/abi.py
     not-a-module            no loadable .gnu.linkonce.this_module section
     common-symbol           a SHN_COMMON symbol
+    unknown-relocation      relocations of a type that its loader does not know
     other-machine           ELF class, byte order or machine differ
     no-vermagic             no vermagic (unknown where the kernel has CONFIG_MODULE_FORCE_LOAD)
     vermagic-mismatch       vermagic differs behind the release

@@ -34,6 +34,7 @@ class Section(NamedTuple):
     offset: int
     size: int
     link: int
+    info: int = 0
 
     @property
     def is_stored(self) -> bool:
@@ -142,8 +143,8 @@ class Elf:
                 raise self.fail(f"section {i} links to section {link}, which does not exist", offset)
 
     def _section(self, index: int, raw: tuple[int, ...], names: Strings) -> Section:
-        name, kind, flags, _, offset, size, link = raw[:7]
-        return Section(index, self._string(names, name), kind, flags, offset, size, link)
+        name, kind, flags, _, offset, size, link, info = raw[:8]
+        return Section(index, self._string(names, name), kind, flags, offset, size, link, info)
 
     def find(self, name: str) -> Section | None:
         """The one section of that name that the loader would take: without SHF_ALLOC it does not see it."""

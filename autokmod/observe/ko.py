@@ -22,6 +22,7 @@ from autokmod.model import Export, Import, ModuleFacts, Reason
 from autokmod.observe.blob import read_blob
 from autokmod.observe.elf import SHN_ABS, SHN_COMMON, SHN_UNDEF, STT_REGISTER, Elf, Section, Symbol
 from autokmod.observe.modtree import module_name
+from autokmod.observe.relocations import unknown_relocations
 from autokmod.observe.signature import read_signature
 
 EM_386, EM_SPARC, EM_PPC64, EM_SPARCV9, EM_X86_64 = 3, 2, 21, 43, 62
@@ -64,7 +65,7 @@ def parse_module(path: str, data: bytes) -> ModuleFacts:
         has_btf_base=_has(elf, ".BTF.base"),
         livepatch="livepatch" in info,
         intree="intree" in info,
-        problems=struct_problems + common,
+        problems=(*struct_problems, *common, *_relocations(elf)),
     )
 
 
@@ -98,6 +99,13 @@ def _this_module(elf: Elf) -> tuple[int | None, tuple[Reason, ...]]:
     if not found[0].is_stored or not elf.find(THIS_MODULE):
         return None, (Reason("not-a-module", f"its section {THIS_MODULE} is not loaded"),)
     return found[0].size, ()
+
+
+def _relocations(elf: Elf) -> Iterator[Reason]:
+    unknown = unknown_relocations(elf)
+    if unknown:
+        types = ", ".join(map(str, unknown))
+        yield Reason("unknown-relocation", f"it has relocations of type {types}, which the kernel does not know")
 
 
 # ---- what it needs

@@ -206,7 +206,7 @@ def with_header(ko: bytes, section: str, **fields: int) -> bytes:
     """With other values in a section's header."""
     (start,) = struct.unpack_from("<Q", ko, 40)
     (number,) = (s.number for s in Elf("x", ko).sections if s.name == section)
-    places = {"name": (0, "<I"), "type": (4, "<I"), "size": (32, "<Q"), "link": (40, "<I")}
+    places = {"name": (0, "<I"), "type": (4, "<I"), "size": (32, "<Q"), "link": (40, "<I"), "info": (44, "<I")}
     for field, value in fields.items():
         offset, kind = places[field]
         ko = patched(ko, start + 64 * number + offset, kind, value)
@@ -244,6 +244,27 @@ def test_wrong_headers(ko: bytes, what: str) -> None:
     assert facts(GOOD).problems == ()
     with pytest.raises(FormatError, match=what):
         facts(ko)
+
+
+def relocated(*kinds: int, target: int = 1, machine: int = 62) -> ModuleFacts:
+    """With relocations of these types for section `target`."""
+    entries = b"".join(struct.pack("<QIIq", 8 * i, kind, 1, -4) for i, kind in enumerate(kinds))
+    ko = make_ko(sections=[Sec(".rela.x", entries, type=4, flags=0)])
+    return facts(patched(with_header(ko, ".rela.x", info=target), 18, "<H", machine))
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (relocated(0, 1, 2, 4, 10, 11, 24), None),
+        (relocated(2, 9, 42, 9), "it has relocations of type 9, 42, which the kernel does not know"),
+        (relocated(9, target=99), None),
+        (relocated(9, target=0), None),  # not loaded, as the first section never is
+        (relocated(9, machine=EM_PPC64), None),  # no list
+    ],
+)
+def test_relocations(found: ModuleFacts, text: str | None) -> None:
+    assert [(p.kind, p.text) for p in found.problems] == ([("unknown-relocation", text)] if text else [])
 
 
 def test_more_symbols_than_any_module_has(monkeypatch: pytest.MonkeyPatch) -> None:
