@@ -191,6 +191,11 @@ def without_init(data: bytes) -> bytes:
     return data
 
 
+def with_relocation(data: bytes, name: str, kind: int) -> bytes:
+    """The first of a section gets another type."""
+    return with_bytes(data, section(data, f".rela{name}").offset + 8, struct.pack("<I", kind))
+
+
 # ---- the file's shape
 
 

@@ -31,13 +31,13 @@ from tests.vm.sources import publish
 
 # Most compile in seconds; together they have modules that provide symbols to one another, within a package and between
 # two, in-tree twins, and modules for hardware that the machine does not have.
-PACKAGES = (
+PACKAGES: tuple[str, ...] = (
     *("acpi-call-dkms", "adv-17v35x-dkms", "bbswitch-dkms", "dahdi-dkms", "digimend-dkms", "dm-writeboost-dkms"),
     *("dpdk-kmods-dkms", "gost-crypto-dkms", "lime-forensics-dkms", "nat-rtsp-dkms", "openvpn-dco-dkms"),
     *("rapiddisk-dkms", "rtpengine-kernel-dkms", "tp-smapi-dkms", "v4l2loopback-dkms", "vpoll-dkms"),
     *("west-chamber-dkms", "xtables-addons-dkms", "xtrx-dkms"),
 )
-FEW = ("acpi-call-dkms", "gost-crypto-dkms", "rapiddisk-dkms", "vpoll-dkms")
+FEW: tuple[str, ...] = ("acpi-call-dkms", "gost-crypto-dkms", "rapiddisk-dkms", "vpoll-dkms")
 FORMAT = "1"  # of the cache
 LOG = "build.log"
 
@@ -61,9 +61,9 @@ def choose_kernels(corpus: Corpus) -> Kernels:
     """An older one and its equal, and one that differs from both; the next flavours; another series."""
     small, full, realtime = corpus.archive.flavours()
     first, equal, other = corpus.trio
-    whole, rt = corpus.archive.kernels(full)[0], corpus.archive.kernels(realtime)[0]
-    newer = newest_series(corpus, small)
-    built_for = {first: PACKAGES, other: PACKAGES, whole: PACKAGES, newer: PACKAGES, rt: FEW}
+    whole, newer = corpus.archive.kernels(full)[0], newest_series(corpus, small)
+    built_for = dict.fromkeys((first, other, whole, newer), PACKAGES)
+    built_for |= dict.fromkeys(corpus.archive.kernels(realtime)[:1], FEW)
     return Kernels(built_for, (equal, other, whole, newer))
 
 

@@ -76,6 +76,9 @@ def form(m: Mapping[str, Made], abi: KernelAbi) -> Iterator[Made]:
         "this-module-nobits", plain, craft.with_header(plain.data, this, sh_type=SHT_NOBITS), "not-a-module", older
     )
     yield bad("this-module-not-loaded", plain, craft.with_header(plain.data, this, sh_flags=0), "not-a-module", older)
+    for kind in (3, 9, 26, 42, 99):  # GOT32, GOTPCREL, GOTPC32, REX_GOTPCRELX, and none at all
+        strange = craft.with_relocation(plain.data, ".init.text", kind)
+        yield bad(f"relocation-{kind}", plain, strange, "unknown-relocation")
     yield bad("common-symbol", m["common"], m["common"].data, "common-symbol")
     yield doubtful("stripped", plain, craft.with_header(plain.data, ".symtab", sh_type=1), "unreadable", "")
     yield bad("32-bit", plain, compiled("-m32"), "other-machine")

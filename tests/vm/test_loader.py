@@ -17,6 +17,7 @@ from tests.corpus import Corpus
 from tests.vm import purpose
 from tests.vm.conftest import Report
 from tests.vm.depmod import differences
+from tests.vm.made import Made
 from tests.vm.matrix import Built, build_all, choose_kernels
 from tests.vm.oracle import complaints, disagreement
 from tests.vm.pairs import Pair, ask_all
@@ -149,6 +150,17 @@ def _what_is_wrong(trial: Trial) -> Iterable[str]:
         yield from filter(None, [disagreement(outcome, result)])
     elif result.verdict is Verdict.COMPATIBLE:
         yield f"it takes the kernel down: {trial.answer.last_words}"
+
+
+def test_a_module_changed_after_it_was_signed(world: World) -> None:
+    """By the kernel's own key: with one that the kernel does not know, it would count as unsigned."""
+    target = world.asked[0]
+    signed = target.insertion(target.files["dummy"]).data
+    changed = Made("changed", "dummy", signed.replace(b"intree=Y", b"intree=y"))
+    whole, broken = run_made(target, [Made("whole", "dummy", signed), changed])
+    assert (whole.result.verdict, _fate(whole), _fate(broken)) == (Verdict.COMPATIBLE, "loads", "refused")
+    if broken.result.verdict is Verdict.COMPATIBLE:
+        pytest.xfail("to see it takes the key's public half, which is in the kernel's image alone")
 
 
 @pytest.mark.parametrize("end", [0, -1], ids=["default-series", "newest-series"])
