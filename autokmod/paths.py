@@ -6,6 +6,7 @@ follows them inside the root. Nothing else in autokmod spells out a system path.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from autokmod.errors import FormatError
 
 DEPMOD_D = ("etc/depmod.d", "run/depmod.d", "usr/local/lib/depmod.d", "usr/lib/depmod.d", "lib/depmod.d")
 MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
+NO_LINK = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,19 @@ class Paths:
 
     def inside(self, host: str | os.PathLike[str]) -> str:
         """The inverse of `at`: the absolute path that a program inside the root would use."""
-        return "/" + os.path.relpath(host, self.root) if self.root != Path("/") else os.fspath(host)
+        root, path = os.fspath(self.root), os.fspath(host)
+        if root == "/":
+            return path
+        if path.startswith(f"{root}/") and not path.endswith("/") and "/." not in path and "//" not in path:
+            return path[len(root) :]
+        return "/" + os.path.relpath(path, root)
 
     def resolve(self, path: str | os.PathLike[str]) -> Path:
         """A host path below the root with every link followed as chroot would follow it.
 
         Raises FormatError on a loop. The result need not exist.
         """
+        root = os.fspath(self.root).rstrip("/")
         todo = [p for p in self.inside(path).split("/") if p][::-1]
         done: list[str] = []
         links = 0
@@ -41,12 +49,11 @@ class Paths:
             if part == "..":
                 done = done[:-1]
                 continue
-            host = self.root.joinpath(*done, part)
-            if part != "." and host.is_symlink():
+            text = _read_link("/".join((root, *done, part))) if part != "." else None
+            if text is not None:
                 links += 1
                 if links > MAX_LINKS:
                     raise FormatError(os.fspath(path), "too many levels of symbolic links")
-                text = os.readlink(host)
                 done = [] if text.startswith("/") else done
                 todo += [p for p in text.split("/") if p][::-1]
             elif part != ".":
@@ -141,3 +148,13 @@ class Paths:
 
 OWN = "updates/autokmod"
 WEAK = "weak-updates/autokmod"
+
+
+def _read_link(path: str) -> str | None:
+    """None for what is no link."""
+    try:
+        return os.readlink(path)
+    except OSError as exc:
+        if exc.errno in NO_LINK:
+            return None
+        raise

@@ -118,13 +118,14 @@ def remove_all(paths: Paths, krel: str, *, but: Container[str] = ()) -> None:
 
 def is_intact(paths: Paths, krel: str, placement: Placement) -> bool:
     """Whether every file stands as recorded: link text, and size and mtime of what it leads to."""
-    return bool(placement.files) and all(_as_recorded(paths.modulesd(krel) / f.path, f) for f in placement.files)
+    modulesd = os.fspath(paths.modulesd(krel))
+    return bool(placement.files) and all(_as_recorded(os.path.join(modulesd, f.path), f) for f in placement.files)
 
 
-def _as_recorded(path: Path, file: PlacedFile) -> bool:
+def _as_recorded(path: str, file: PlacedFile) -> bool:
     try:
-        target = os.readlink(path) if path.is_symlink() else None
-        info = path.stat()
+        target = os.readlink(path) if os.path.islink(path) else None
+        info = os.stat(path)
     except OSError:
         return False
     return (target, info.st_size, info.st_mtime_ns) == (file.target, file.size, file.mtime_ns)

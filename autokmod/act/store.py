@@ -25,6 +25,7 @@ from autokmod.events import Event
 from autokmod.files import fsync_dir, read_json, set_aside, write_json
 from autokmod.jsonvalue import from_json, to_json
 from autokmod.model import Build, BuiltModule
+from autokmod.observe.statcache import StatCache
 from autokmod.paths import Paths
 
 FORMAT = 1
@@ -43,20 +44,24 @@ class Manifest:
     build: Build
 
 
-def list_builds(paths: Paths) -> tuple[Build, ...]:
+def list_builds(paths: Paths, known: StatCache[str, Build] | None = None) -> tuple[Build, ...]:
     """Successful and failed ones, in order of key. Damaged entries are set aside. OSError travels."""
     try:
         names = sorted(os.listdir(paths.builds))
     except FileNotFoundError:
         return ()
-    found = (find_build(paths, name) for name in names if _KEY.fullmatch(name))
+    found = (find_build(paths, name, known) for name in names if _KEY.fullmatch(name))
     return tuple(build for build in found if build is not None)
 
 
-def find_build(paths: Paths, key: str) -> Build | None:
+def find_build(paths: Paths, key: str, known: StatCache[str, Build] | None = None) -> Build | None:
+    build = known.get(key) if known is not None else None
+    if build is not None:
+        return build
     directory = paths.builds / key
     try:
-        return _read(directory)
+        build = _read(directory)
+        return known.keep(key, build, (str(directory / MANIFEST),)) if known is not None else build
     except FileNotFoundError:
         if not directory.is_dir():
             return None

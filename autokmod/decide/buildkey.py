@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from autokmod.jsonvalue import to_json
@@ -15,6 +16,7 @@ from autokmod.observe.toolchain import Toolchain
 FORMAT = 1
 
 
+@lru_cache(maxsize=4096)
 def source_key(package: Package, recipe: Recipe) -> str:
     """What is built, whatever the kernel: two builds with this key are of the same source.
 

@@ -5,7 +5,7 @@ Whether they fit is decided in plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from autokmod.decide.facts import Facts
@@ -23,11 +23,12 @@ class Candidate:
     barred: tuple[Reason, ...] = ()  # by policy
 
 
-def find_candidates(facts: Facts, package: Package, recipe: Recipe) -> tuple[Candidate, ...]:
-    """Builds of this very source, verified and readable: what stands here, the exact build, other kernels' builds."""
+def find_candidates(facts: Facts, package: Package, recipe: Recipe, builds: Iterable[Build]) -> tuple[Candidate, ...]:
+    """Of `builds`, which are of this very source, those that are whole, readable and verified: what stands here, the
+    exact build, other kernels' builds."""
     bar = check_package_policy(facts.config, package.name, recipe)
     own = facts.keys.get(package.id)
-    found = _unique(_ordered(facts, package, recipe))
+    found = _unique(_ordered(facts, package, recipe, builds))
     return tuple(c if c.build.key == own else replace(c, barred=bar or _barred(facts, c)) for c in found)
 
 
@@ -36,8 +37,8 @@ def _barred(facts: Facts, candidate: Candidate) -> tuple[Reason, ...]:
     return check_policy(facts.config.link, origin, facts.abi, candidate.modules, facts.stable)
 
 
-def _ordered(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candidate]:
-    usable = [b for b in facts.builds if _is_usable(facts, package, recipe, b)]
+def _ordered(facts: Facts, package: Package, recipe: Recipe, builds: Iterable[Build]) -> Iterator[Candidate]:
+    usable = [b for b in builds if _is_usable(facts, recipe, b)]
     yield from _standing(facts, package, usable)
     for build in usable:
         if build.key == facts.keys.get(package.id):
@@ -46,11 +47,10 @@ def _ordered(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candida
     yield from (c for build in others for c in _of_other_kernel(facts, build))
 
 
-def _is_usable(facts: Facts, package: Package, recipe: Recipe, build: Build) -> bool:
-    """Same source, and all modules that the recipe promises for this kernel (BUILD_EXCLUSIVE may differ)."""
-    same_source = build.ok and build.source_key == facts.source_keys.get(package.id)
+def _is_usable(facts: Facts, recipe: Recipe, build: Build) -> bool:
+    """All modules that the recipe promises for this kernel (BUILD_EXCLUSIVE may differ)."""
     promised = {m.dest_name for m in recipe.modules}
-    return same_source and build.key in facts.contents and {m.dest_name for m in build.modules} == promised
+    return build.ok and build.key in facts.contents and {m.dest_name for m in build.modules} == promised
 
 
 def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[Candidate]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from autokmod.decide.finding import Finding, doubtful, refused
 from autokmod.decide.licence import is_gpl_compatible
 from autokmod.decide.offers import VMLINUX, Offer, Offers
-from autokmod.model import Import, KernelAbi, ModuleFacts, Reason
+from autokmod.model import Export, Import, KernelAbi, ModuleFacts, Reason
 
 LAYOUT = Import("module_layout", weak=False)  # in the table of every module, in no symbol table
 MODULE_NAMESPACE = "module:"
@@ -29,10 +29,31 @@ def check_symbols(module: ModuleFacts, abi: KernelAbi, offers: Offers) -> Symbol
         return check
     table = module.ext_versions if module.ext_versions is not None else module.versions
     wanted = sorted(module.imports, key=lambda i: i.name)
+    agrees = _agreement(module, abi, table)
     for symbol in [LAYOUT, *wanted] if abi.modversions else wanted:
-        _check_import(module, abi, symbol, offers.find(symbol.name), table, check)
+        own = abi.exports.get(symbol.name)
+        if own is not None and agrees(own):
+            check.compared += 1
+            check.uses_gpl_only |= own.gpl_only
+        else:
+            _check_import(module, abi, symbol, offers.find(symbol.name), table, check)
     check.findings += _check_exports(module, abi, offers)
     return check
+
+
+def _agreement(module: ModuleFacts, abi: KernelAbi, table: Mapping[str, int] | None) -> Callable[[Export], bool]:
+    """Nearly all symbols are vmlinux's, with the CRC that the module wants, in no namespace and for everyone: of these
+    there is nothing to be said, and that is quickly seen."""
+    if not abi.modversions or table is None or table is not module.versions:
+        return lambda own: False
+    free, wanted = is_gpl_compatible(module), table.get
+    return lambda own: (
+        own.exporter == VMLINUX
+        and own.crc is not None
+        and own.crc == wanted(own.name)
+        and own.namespace is None
+        and (free or not own.gpl_only)
+    )
 
 
 def _check_import(

@@ -53,7 +53,8 @@ def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
     """One decision for each package name, in name order."""
     decided = {p.name: _early(facts, p) for p in select_versions(facts.packages)}
     open_packages = [p for p in select_versions(facts.packages) if decided[p.name] is None]
-    choices = {p.name: _choice(facts, p) for p in open_packages}
+    by_source = _by_source(facts.builds)
+    choices = {p.name: _choice(facts, p, by_source.get(facts.source_keys.get(p.id, ""), ())) for p in open_packages}
     _settle(facts, choices)
     _judge_barred(facts, choices)
     decisions = {name: d for name, d in decided.items() if d is not None}
@@ -120,9 +121,16 @@ def _decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reas
     return Decision(package.name, package.version, facts.kernel.krel, kind, reasons, key=facts.keys.get(package.id))
 
 
-def _choice(facts: Facts, package: Package) -> _Choice:
+def _by_source(builds: Iterable[Build]) -> dict[str, list[Build]]:
+    found: dict[str, list[Build]] = {}
+    for build in builds:
+        found.setdefault(build.source_key, []).append(build)
+    return found
+
+
+def _choice(facts: Facts, package: Package, builds: Iterable[Build]) -> _Choice:
     recipe = facts.recipes[package.id]
-    found = find_candidates(facts, package, recipe)
+    found = find_candidates(facts, package, recipe, builds)
     return _Choice(package, recipe, [c for c in found if not c.barred], [c for c in found if c.barred])
 
 

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autokmod import journal
 from autokmod.act.place import is_intact
-from autokmod.act.store import list_builds
 from autokmod.config import Config
-from autokmod.decide.buildkey import build_key, source_key
+from autokmod.decide.buildkey import source_key
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import select_versions
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
 from autokmod.files import set_aside
+from autokmod.jobs.known import Known
 from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
-from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
-from autokmod.observe.external import ModuleCache, find_external
-from autokmod.observe.kernels import find_kernels, read_kernel
+from autokmod.observe.dkmsconf import Recipes, read_recipe, recall_recipe
+from autokmod.observe.kernels import list_krels, read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.lost import find_lost
-from autokmod.observe.records import read_record
-from autokmod.observe.sources import find_packages
 from autokmod.observe.stablelist import read_stablelist
 from autokmod.observe.toolchain import Toolchain, read_toolchain
 from autokmod.paths import Paths
-from autokmod.sandbox import check_sandbox
 
 log = journal.get()
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -42,19 +37,20 @@ class Looker:
     def __init__(self, paths: Paths, config: Config) -> None:
         self.paths, self.config = paths, config
         self._contents: dict[str, tuple[ModuleFacts, ...]] = {}
-        self._cache = ModuleCache()
+        self._known = Known(paths, config)
 
     def look(self, krel: str) -> Facts:
         """Raises UnknownKernel; OSError where the state directories cannot be read."""
         kernel = read_kernel(self.paths, krel)
-        abi = read_abi(self.paths, kernel)
-        packages = find_packages(self.paths, self.config)
+        abi = self._known.abi(kernel)
+        packages = self._known.packages()
         recipes, problems = self._recipes(select_versions(packages), kernel, abi)
         record = self.record(krel)
         toolchain, build_problem = self._build_means(kernel, abi)
         source_keys = {p.id: source_key(p, recipes[p.id]) for p in packages if p.id in recipes}
-        builds = list_builds(self.paths)
+        builds = self._known.builds()
         wanted = set(source_keys.values())
+        records = self.records().values()
         return Facts(
             kernel,
             abi,
@@ -63,30 +59,30 @@ class Looker:
             recipes,
             problems,
             source_keys,
-            _keys(packages, recipes, abi, toolchain),
+            self._keys(packages, recipes, abi, toolchain),
             builds,
             {b.key: m for b in builds if b.ok and b.source_key in wanted and (m := self._modules(b))},
-            self._owners(krel),
+            self._owners(krel, records),
             record,
             self._intact(record),
             self._foreign(krel),
             read_stablelist(self.paths, krel),
             build_problem,
             signing_problem(self.paths, abi),
-            lost=find_lost(self.paths, packages, [p for r in self.records().values() for p in r.placements]),
+            lost=find_lost(self.paths, packages, [p for r in records for p in r.placements]),
         )
 
     def record(self, krel: str) -> KernelRecord | None:
         """A damaged record is set aside: what it said is found again on the disk."""
         try:
-            return read_record(self.paths, krel)
+            return self._known.record(krel)
         except FormatError as exc:
             aside = set_aside(self.paths.record(krel))
             log.warning(f"{exc}; set aside as {aside}, {krel} is examined anew", kind=Event.STATE_DAMAGED, krel=krel)
             return None
 
     def records(self) -> dict[str, KernelRecord]:
-        found = {k.krel: self.record(k.krel) for k in find_kernels(self.paths)}
+        found = {krel: self.record(krel) for krel in list_krels(self.paths)}
         return {krel: record for krel, record in found.items() if record is not None}
 
     def _recipes(
@@ -94,15 +90,20 @@ class Looker:
     ) -> tuple[dict[str, Recipe], dict[str, Reason]]:
         """Evaluated side by side: each is a short sandboxed bash where it is not in the cache."""
         sound = [p for p in packages if p.problem is None]
+        known = self._known.recipes()
+        found: dict[str, Recipe | Reason | None] = {
+            p.id: recall_recipe(self.config, p, kernel, abi, known) for p in sound
+        }
+        unknown = [p for p in sound if found[p.id] is None]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            results = list(pool.map(lambda p: self._recipe(p, kernel, abi), sound))
-        pairs = list(zip(sound, results, strict=True))
-        recipes = {p.id: r for p, r in pairs if isinstance(r, Recipe)}
-        return recipes, {p.id: r for p, r in pairs if isinstance(r, Reason)}
+            evaluated = pool.map(lambda p: self._recipe(p, kernel, abi, known), unknown)
+            found.update(zip((p.id for p in unknown), evaluated, strict=True))
+        recipes = {id_: r for id_, r in found.items() if isinstance(r, Recipe)}
+        return recipes, {id_: r for id_, r in found.items() if isinstance(r, Reason)}
 
-    def _recipe(self, package: Package, kernel: Kernel, abi: KernelAbi) -> Recipe | Reason | None:
+    def _recipe(self, package: Package, kernel: Kernel, abi: KernelAbi, known: Recipes) -> Recipe | Reason | None:
         try:
-            return read_recipe(self.paths, self.config, package, kernel, abi)
+            return read_recipe(self.paths, self.config, package, kernel, abi, known)
         except RecipeError as exc:
             return Reason("recipe-broken", str(exc), hint=f"mend {exc.path}; it is read again by itself")
         except SandboxUnavailable as exc:
@@ -112,11 +113,19 @@ class Looker:
         if kernel.kdir is None:
             return None, None
         toolchain, problem = read_toolchain(self.paths, kernel, abi, self.config)
-        try:
-            check_sandbox(self.paths, self.config)
-        except SandboxUnavailable as exc:
-            problem = problem or Reason("sandbox-unavailable", str(exc), hint=exc.hint)
-        return toolchain, problem
+        return toolchain, problem or self._known.sandbox_problem()
+
+    def _keys(
+        self, packages: Sequence[Package], recipes: Mapping[str, Recipe], abi: KernelAbi, toolchain: Toolchain | None
+    ) -> dict[str, str]:
+        if toolchain is None or abi.symvers_digest is None:
+            return {}
+        keys: dict[str, str] = {}
+        for package in _dependencies_first([p for p in packages if p.id in recipes], recipes):
+            needed = recipes[package.id].build_depends
+            depends = tuple(keys[d.id] for d in packages if needed and d.name in needed and d.id in keys)
+            keys[package.id] = self._known.build_key(package, recipes[package.id], abi, toolchain, depends)
+        return keys
 
     def _modules(self, build: Build) -> tuple[ModuleFacts, ...] | None:
         """None where the store's files are damaged: the build is then made anew."""
@@ -131,20 +140,20 @@ class Looker:
     def _foreign(self, krel: str) -> tuple[ModuleFacts, ...]:
         """What depmod cannot read offers nothing."""
         found = []
-        for file in find_external(self.paths, krel, ours=False).values():
+        for file in self._known.external(krel).values():
             with contextlib.suppress(FormatError, OSError):
-                found.append(self._cache.read(file))
+                found.append(self._known.module(file))
         return tuple(found)
 
-    def _owners(self, krel: str) -> dict[str, tuple[str, ...]]:
+    def _owners(self, krel: str, records: Iterable[KernelRecord]) -> dict[str, tuple[str, ...]]:
         """Build key → the other kernels in which its own files stand intact."""
         owners: dict[str, tuple[str, ...]] = {}
-        for other, key in self._owned(krel):
+        for other, key in self._owned(krel, records):
             owners[key] = (*owners.get(key, ()), other)
         return owners
 
-    def _owned(self, krel: str) -> Iterator[tuple[str, str]]:
-        for record in self.records().values():
+    def _owned(self, krel: str, records: Iterable[KernelRecord]) -> Iterator[tuple[str, str]]:
+        for record in records:
             if record.krel == krel or record.going:
                 continue
             for placement in record.placements:
@@ -156,18 +165,6 @@ class Looker:
         if record is None:
             return frozenset()
         return frozenset(p.package for p in record.placements if is_intact(self.paths, record.krel, p))
-
-
-def _keys(
-    packages: Sequence[Package], recipes: dict[str, Recipe], abi: KernelAbi, toolchain: Toolchain | None
-) -> dict[str, str]:
-    if toolchain is None or abi.symvers_digest is None:
-        return {}
-    keys: dict[str, str] = {}
-    for package in _dependencies_first([p for p in packages if p.id in recipes], recipes):
-        depends = [keys[d.id] for d in packages if d.name in recipes[package.id].build_depends and d.id in keys]
-        keys[package.id] = build_key(package, recipes[package.id], abi, toolchain, depends)
-    return keys
 
 
 def _dependencies_first(packages: Sequence[Package], recipes: Mapping[str, Recipe]) -> Iterator[Package]:

@@ -62,6 +62,18 @@ def read_abi(paths: Paths, kernel: Kernel) -> KernelAbi:
     )
 
 
+def abi_inputs(paths: Paths, kernel: Kernel, abi: KernelAbi) -> Iterator[str]:
+    """Host paths of all that `abi` was read from, those included where something better may appear."""
+    for file in (*_symvers_files(paths, kernel), *_config_files(paths, kernel)):
+        try:
+            yield str(paths.resolve(file))
+        except FormatError:
+            yield str(file)
+    if abi.reference is not None:
+        yield abi.reference
+    yield from _module_directories(Path(kernel.modulesd))
+
+
 def read_config(paths: Paths, kernel: Kernel) -> Mapping[str, str] | None:
     """The configuration alone; None where it cannot be read."""
     return _read_first(paths, kernel, _config_files(paths, kernel), "config", CONFIG_LIMIT, parse_config).value
@@ -179,8 +191,15 @@ def _absent(modulesd: Path, exports: Symvers) -> frozenset[str]:
 
 
 def _module_names(modulesd: Path) -> set[str]:
-    names: set[str] = set()
+    walk = _walk(modulesd)
+    return {module_name(f) for _, files in walk for f in files if f.endswith(SUFFIXES)}
+
+
+def _module_directories(modulesd: Path) -> list[str]:
+    return [top for top, _ in _walk(modulesd)]
+
+
+def _walk(modulesd: Path) -> Iterator[tuple[str, list[str]]]:
     for top, dirs, files in os.walk(modulesd):
         dirs[:] = [d for d in dirs if d not in NOT_WALKED] if top == str(modulesd) else dirs
-        names.update(module_name(f) for f in files if f.endswith(SUFFIXES))
-    return names
+        yield top, files

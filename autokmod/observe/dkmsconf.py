@@ -14,7 +14,8 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from autokmod import __version__
@@ -56,10 +57,50 @@ class Kept:
     error: tuple[str, ...]
 
 
-def read_recipe(paths: Paths, config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None) -> Recipe:
+@dataclass(slots=True)
+class Recipes:
+    """What one process that looks again and again need not read again."""
+
+    neighbours: Sequence[str]  # the directories of /usr/src that are packages, as of this look
+    known: dict[tuple[str, str], tuple[str, Recipe]] = field(
+        default_factory=dict
+    )  # package id, krel → known_by, recipe
+
+
+def read_recipe(
+    paths: Paths,
+    config: Config,
+    package: Package,
+    kernel: Kernel,
+    abi: KernelAbi | None,
+    recipes: Recipes | None = None,
+) -> Recipe:
     """Raises RecipeError, and SandboxUnavailable where nothing can be evaluated."""
+    recipes = recipes or Recipes(list_sources(paths))
+    known_by = _known_by(config, package, kernel, abi, recipes.neighbours)
+    recipe = _recall(recipes, package, kernel, known_by)
+    if recipe is None:
+        recipe = _read_or_evaluate(paths, config, package, kernel, abi, known_by)
+        recipes.known[package.id, kernel.krel] = known_by, recipe
+    return recipe
+
+
+def recall_recipe(
+    config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None, recipes: Recipes
+) -> Recipe | None:
+    """What needs neither file nor sandbox."""
+    return _recall(recipes, package, kernel, _known_by(config, package, kernel, abi, recipes.neighbours))
+
+
+def _recall(recipes: Recipes, package: Package, kernel: Kernel, known_by: str) -> Recipe | None:
+    known = recipes.known.get((package.id, kernel.krel))
+    return known[1] if known is not None and known[0] == known_by else None
+
+
+def _read_or_evaluate(
+    paths: Paths, config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None, known_by: str
+) -> Recipe:
     place = paths.cache / "recipes" / f"{package.name}-{package.version}" / f"{kernel.krel}.json"
-    known_by = _known_by(paths, config, package, kernel, abi)
     kept = _read_kept(place, known_by)
     if kept is None:
         kept = _evaluate(paths, config, package, kernel, abi, known_by)
@@ -89,8 +130,9 @@ def _evaluate(
     return Kept(FORMAT, known_by, recipe, ())
 
 
-def _known_by(paths: Paths, config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None) -> str:
-    neighbours = list_sources(paths)
+def _known_by(
+    config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None, neighbours: Sequence[str]
+) -> str:
     kernel_side = (kernel.krel, kernel.kdir, kernel_arch(abi), abi and abi.config_digest, abi and abi.symvers_digest)
     program = (__version__, FORMAT, _script_digest())
     settings = (config.build.eval_limit_s, config.build.jobs, config.build.allow_unsandboxed)
@@ -98,6 +140,7 @@ def _known_by(paths: Paths, config: Config, package: Package, kernel: Kernel, ab
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+@cache
 def _script_digest() -> str:
     return hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
 

@@ -37,9 +37,14 @@ def is_krel(text: str) -> bool:
 
 def find_kernels(paths: Paths) -> tuple[Kernel, ...]:
     """Every directory below /lib/modules, in name order; none where that directory is missing."""
+    return tuple(_read(paths, krel) for krel in list_krels(paths))
+
+
+def list_krels(paths: Paths) -> tuple[str, ...]:
+    """The names alone: nothing of the kernels is looked at."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         found = [e.name for e in os.scandir(paths.modules) if e.is_dir(follow_symlinks=False)]
-        return tuple(_read(paths, name) for name in sorted(found) if is_krel(name))
+        return tuple(sorted(name for name in found if is_krel(name)))
     return ()
 
 

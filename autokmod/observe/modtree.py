@@ -24,6 +24,7 @@ from pathlib import Path
 from autokmod.errors import FormatError
 from autokmod.model import Reason
 from autokmod.observe.blob import read_bounded
+from autokmod.observe.statcache import StatCache
 from autokmod.paths import Paths
 
 SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
@@ -102,19 +103,45 @@ def _stem(path: str) -> str:
 # ---- what is there
 
 
-def find_modules(paths: Paths, krel: str, config: DepmodConfig) -> dict[str, list[str]]:
+# Directory, prefix, excluded names → the modules below it; valid while no directory on the way changes.
+Listings = StatCache[tuple[str, str, frozenset[str]], tuple[str, ...]]
+
+
+def find_modules(
+    paths: Paths, krel: str, config: DepmodConfig, listings: Listings | None = None
+) -> dict[str, list[str]]:
     """Module name → its files in the order in which depmod meets them, as `picked` wants them."""
     found: dict[str, list[str]] = {}
-    places = [(str(paths.modulesd(krel)), ""), *((str(paths.at(d)), f"{d}/") for d in reversed(config.externals))]
-    for directory, prefix in places:
-        for file in _walk(paths, directory, prefix, config.excludes, ()):
-            found.setdefault(module_name(file), []).append(file)
+    for file in list_modules(paths, krel, config, listings):
+        found.setdefault(module_name(file), []).append(file)
     return found
 
 
+def list_modules(paths: Paths, krel: str, config: DepmodConfig, listings: Listings | None = None) -> list[str]:
+    """Every module file, in the order in which depmod meets them."""
+    known: Listings = listings if listings is not None else StatCache(0)
+    places = [(str(paths.modulesd(krel)), ""), *((str(paths.at(d)), f"{d}/") for d in reversed(config.externals))]
+    files: list[str] = []
+    for directory, prefix in places:
+        key = (directory, prefix, config.excludes)
+        listed = known.get(key)
+        if listed is None:
+            seen: list[str] = []
+            listed = known.keep(key, tuple(_walk(paths, directory, prefix, config.excludes, seen, ())), seen)
+        files += listed
+    return files
+
+
 def _walk(
-    paths: Paths, directory: str, prefix: str, excludes: frozenset[str], above: tuple[tuple[int, int], ...]
+    paths: Paths,
+    directory: str,
+    prefix: str,
+    excludes: frozenset[str],
+    seen: list[str],
+    above: tuple[tuple[int, int], ...],
 ) -> Iterator[str]:
+    """`seen` collects all that the answer depends on: directories, and what links lead to."""
+    seen.append(directory)
     try:
         entries = list(os.scandir(directory))  # in readdir order: that is what depmod goes by
     except (FileNotFoundError, NotADirectoryError):
@@ -127,8 +154,10 @@ def _walk(
         if entry.name in NOT_WALKED or entry.name in excludes:
             continue
         host, kind = _follow(paths, entry)
+        if entry.is_symlink():
+            seen.append(host)
         if kind == stat.S_IFDIR:
-            yield from _walk(paths, host, f"{prefix}{entry.name}/", excludes, above)
+            yield from _walk(paths, host, f"{prefix}{entry.name}/", excludes, seen, above)
         elif kind == stat.S_IFREG and entry.name.endswith(SUFFIXES):
             yield prefix + entry.name
 

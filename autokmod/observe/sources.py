@@ -15,7 +15,7 @@ from pathlib import Path
 from autokmod.config import Config
 from autokmod.errors import FormatError
 from autokmod.model import Package, Reason
-from autokmod.observe.tree import Tree, link_problem, read_tree, tree_digest, unreadable
+from autokmod.observe.tree import Tree, identify_tree, link_problem, read_tree, tree_digest, unreadable
 from autokmod.paths import Paths
 
 CONF = "dkms.conf"
@@ -24,10 +24,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:-]*")
 _LITERAL = r"^[ \t]*{key}=([\"']?)([A-Za-z0-9._+~:-]+)\1[ \t]*(?:#.*)?\r?$"
 
 
-def find_packages(paths: Paths, config: Config) -> tuple[Package, ...]:
-    """In order of name and version; none where there is no /usr/src."""
+# Source → what stat said of all in it, and its digest.
+Digests = dict[str, tuple[tuple[object, ...], str]]
+
+
+def find_packages(paths: Paths, config: Config, known: Digests | None = None) -> tuple[Package, ...]:
+    """In order of name and version; none where there is no /usr/src. `known` is for who looks again and again."""
     del config  # where packages lie is not configurable
-    return tuple(_read_package(paths, name) for name in list_sources(paths))
+    return tuple(_read_package(paths, name, known if known is not None else {}) for name in list_sources(paths))
 
 
 def list_sources(paths: Paths) -> list[str]:
@@ -46,10 +50,10 @@ def _has_conf(paths: Paths, name: str) -> bool:
         return False
 
 
-def _read_package(paths: Paths, directory: str) -> Package:
+def _read_package(paths: Paths, directory: str, known: Digests) -> Package:
     source = paths.usr_src / directory
     name, version = split_name(directory, _conf_text(paths, source))
-    digest, problem = _read_source(paths, source, name, version)
+    digest, problem = _read_source(paths, source, name, version, known)
     if not (_NAME.fullmatch(name) and _NAME.fullmatch(version)):
         text = f"/usr/src/{ascii(directory)[1:-1]} is not named NAME-VERSION, of letters, digits and . _ + ~ : -"
         problem = Reason("bad-package-name", text, hint="rename the directory")
@@ -84,7 +88,7 @@ def _conf_text(paths: Paths, source: Path) -> str:
         return ""
 
 
-def _read_source(paths: Paths, source: Path, name: str, version: str) -> tuple[str, Reason | None]:
+def _read_source(paths: Paths, source: Path, name: str, version: str, known: Digests) -> tuple[str, Reason | None]:
     """The digest of the source and its overrides, or why there is none."""
     try:
         top = paths.resolve(source)
@@ -92,12 +96,26 @@ def _read_source(paths: Paths, source: Path, name: str, version: str) -> tuple[s
         problem = tree.problem or link_problem(paths, tree, paths.inside(source))
         if problem is not None:
             return "", problem
-        cache = paths.cache / "sources" / f"{source.name}.json"
-        return package_digest(paths, tree, name, version, cache), None
+        return _digest(paths, tree, name, version, source, known), None
     except OSError as exc:
         return "", unreadable(source, exc)
     except FormatError as exc:
         return "", Reason("source-unreadable", str(exc))
+
+
+def _digest(paths: Paths, tree: Tree, name: str, version: str, source: Path, known: Digests) -> str:
+    """Where nothing has changed by what stat says, and nothing overrides it, it is that of the last look."""
+    cache = paths.cache / "sources" / f"{source.name}.json"
+    if find_overrides(paths, name, version):
+        return package_digest(paths, tree, name, version, cache)
+    seen = identify_tree(tree)
+    before = known.get(str(source))
+    if before is not None and seen is not None and before[0] == seen:
+        return before[1]
+    digest = package_digest(paths, tree, name, version, cache)
+    if seen is not None:
+        known[str(source)] = seen, digest
+    return digest
 
 
 def package_digest(paths: Paths, tree: Tree, name: str, version: str, cache: Path | None = None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from autokmod.errors import FormatError
 from autokmod.model import Export
@@ -23,13 +24,21 @@ LINES = re.compile(rb"(?:%s)*" % LINE)
 
 
 class Symvers(Mapping[str, Export]):
-    __slots__ = ("_lines",)
+    __slots__ = ("_lines", "_parsed")
 
     def __init__(self, lines: dict[str, str]) -> None:
         self._lines = lines
+        self._parsed: dict[str, Export] = {}
 
     def __getitem__(self, name: str) -> Export:
-        return parse_line(self._lines[name])
+        found = self._parsed.get(name)
+        if found is None:
+            found = self._parsed[name] = parse_line(self._lines[name])
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:  # Mapping's own asks by exceptions
+        found = self._parsed.get(name)
+        return self[name] if found is None and name in self._lines else found or default
 
     def __contains__(self, name: object) -> bool:
         return name in self._lines

@@ -162,6 +162,13 @@ def tree_digest(tree: Tree, cache: Path | None = None) -> str:
     return combine(tree, {path: d.rpartition(" ")[2] for path, d in now.items()})
 
 
+def identify_tree(tree: Tree) -> tuple[object, ...] | None:
+    """All that stat says of it; None where something changed too shortly ago for that to tell."""
+    if any(_is_racy(entry.stat) for entry in tree.entries):
+        return None
+    return tuple((e.path, e.link, e.executable, _identity(e.stat)) for e in tree.entries)
+
+
 def combine(tree: Tree, digests: Mapping[str, str]) -> str:
     whole = hashlib.sha256()
     for entry in tree.entries:
