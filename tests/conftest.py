@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ import pytest
 
 from tests import realroot
 from tests.corpus import CHECKOUT, Corpus
+
+# A shell starts what it puts into the background with SIGINT ignored, and every child would inherit that: Ctrl-C could
+# not be tested. Python's own handler is not inherited, so that children begin with the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set by `make test`, which has installed everything: nothing may be left out then for want of something.
 COMPLETE = "AUTOKMOD_TEST_COMPLETE"
