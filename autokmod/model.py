@@ -249,6 +249,7 @@ class BuildError:
     file: str
     line: int
     text: str
+    symbol: str | None = None  # the undeclared function, missing member, header or target that it is about
 
 
 @dataclass(frozen=True, slots=True)

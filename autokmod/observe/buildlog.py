@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from autokmod.model import BuildError
+from autokmod.observe.culprit import name_in
 
 MAX_ERRORS = 5
 MAX_TEXT = 300
@@ -27,7 +28,8 @@ _CLEAR = (
     re.compile(r"(?P<text>Hunk #\d+ FAILED at .+)"),
     re.compile(r"(?P<text>can't find file to patch at input line \d+)"),
     re.compile(r"(?P<text>cc1: (?:fatal )?error: .+)"),
-    re.compile(r"(?:\S*/)?(?P<text>(?:ld|ld\.lld|\S*-ld)(?:\.bfd)?: (?!warning).+)"),
+    re.compile(r"(?P<file>[^\s:]+):(?:\(\S+\)|(?P<line>\d+)): (?P<text>undefined reference to .+)"),
+    re.compile(r"(?:\S*/)?(?P<text>(?:ld|ld\.lld|\S*-ld)(?:\.bfd)?: (?!warning|\S+: in function).+)"),
     re.compile(r"(?:\S*/)?(?P<text>(?:clang|gcc|cc|\S*-gcc)[-\d.]*: (?:fatal )?error: .+)"),
     re.compile(r"(?P<text>error: .+)"),  # rustc, objtool
     re.compile(r"(?P<file>[^\s:]+\.o): (?P<text>error: objtool: .+)"),
@@ -48,7 +50,7 @@ _LOOSE = (
 )
 # A log may have a million lines: what no pattern below could match is passed over at one look.
 _WORTH = re.compile(
-    r"error|Error|ERROR|FATAL|FAILED|\*\*\*|not found|No such file|No space|denied|Read-only|"
+    r"error|Error|ERROR|FATAL|FAILED|undefined reference|\*\*\*|not found|No such file|No space|denied|Read-only|"
     r"Killed|emory|unavailable|find file to patch|ld\b.*: |autokmod: "
 )
 _MAKE = (re.compile(r"(?P<text>make(?:\[\d+\])?: \*\*\* .+)"),)
@@ -96,4 +98,4 @@ def _error(match: re.Match[str], shorten: Sequence[str]) -> BuildError:
         file = file.removeprefix(f"{prefix.rstrip('/')}/")
         text = text.replace(f"{prefix.rstrip('/')}/", "")
     line = groups.get("line") or "0"
-    return BuildError(file.removeprefix("./")[:MAX_TEXT], int(line[:9]), text[:MAX_TEXT])
+    return BuildError(file.removeprefix("./")[:MAX_TEXT], int(line[:9]), text[:MAX_TEXT], name_in(text[:MAX_TEXT]))

@@ -110,7 +110,67 @@ make[2]: *** [scripts/Makefile.modpost:145: {BUILD}/Module.symvers] Error 1
 @pytest.mark.parametrize("name", LOGS)
 def test_first_errors(name: str) -> None:
     log, expected = LOGS[name]
-    assert find_errors(log, (BUILD,)) == tuple(BuildError(*e) for e in expected)
+    assert [(e.file, e.line, e.text) for e in find_errors(log, (BUILD,))] == expected
+
+
+# Each: one line of output, and the name that its error is about.
+NAMED = [
+    # gcc 12, in the C locale
+    ("a.c:3:52: error: implicit declaration of function 'strlcpy' [-Werror=implicit-function-declaration]", "strlcpy"),
+    ("a.c:3:52: error: implicit declaration of function 'strlcpy'; did you mean 'strscpy'? [-Werror]", "strlcpy"),
+    ("a.c:3:40: error: 'struct foo' has no member named 'gone'", "gone"),
+    ("a.c:3:40: error: 'struct foo' has no member named 'gone'; did you mean 'going'?", "gone"),
+    ("a.c:3:63: error: 'undecl' undeclared (first use in this function)", "undecl"),
+    ("a.c:14:12: error: 'UNDEF_CONST' undeclared here (not in a function)", "UNDEF_CONST"),
+    ("a.c:3:83: error: invalid use of undefined type 'struct inc'", "struct inc"),
+    ("a.c:5:1: error: unknown type name 'unknown_t'", "unknown_t"),
+    ("a.c:7:23: error: too few arguments to function 'two'", "two"),
+    ("a.c:8:23: error: too many arguments to function 'two'", "two"),
+    ("a.c:9:23: error: conflicting types for 'conf'; have 'int(char *)'", "conf"),
+    ("a.c:10:33: error: redefinition of 'red'", "red"),
+    ("a.c:10:8: error: redefinition of 'struct red'", "struct red"),
+    ("a.c:12:30: error: invalid application of 'sizeof' to incomplete type 'struct inc'", "struct inc"),
+    ("a.c:13:66: error: passing argument 1 of 'cb' from incompatible pointer type [-Werror]", "cb"),
+    ("a.c:18:28: error: static declaration of 'stc' follows non-static declaration", "stc"),
+    ("a.c:15:12: error: 'stat1' used but never defined [-Werror]", "stat1"),
+    ("h.c:1:10: fatal error: linux/gone.h: No such file or directory", "linux/gone.h"),
+    # gcc 12 with quotation marks of UTF-8
+    ("a.c:3:52: error: implicit declaration of function \u2018strlcpy\u2019 [-Werror]", "strlcpy"),
+    ("a.c:3:40: error: \u2018struct foo\u2019 has no member named \u2018gone\u2019", "gone"),
+    ("a.c:3:63: error: \u2018undecl\u2019 undeclared (first use in this function)", "undecl"),
+    # clang 14; the second is clang 16's
+    ("a.c:3:52: error: implicit declaration of function 'strlcpy' is invalid in C99 [-Werror]", "strlcpy"),
+    ("a.c:3:52: error: call to undeclared function 'strlcpy'; ISO C99 and later do not support it", "strlcpy"),
+    ("a.c:3:42: error: no member named 'gone' in 'struct foo'", "gone"),
+    ("a.c:3:63: error: use of undeclared identifier 'undecl'", "undecl"),
+    ("a.c:4:28: error: field designator 'nope' does not refer to any field in type 'struct foo'", "nope"),
+    ("a.c:3:83: error: incomplete definition of type 'struct inc'", "struct inc"),
+    ("a.c:11:12: error: tentative definition has type 'struct inc' that is never completed", "struct inc"),
+    ("h.c:1:10: fatal error: 'linux/gone.h' file not found", "linux/gone.h"),
+    # modpost, the linkers, make
+    ('ERROR: modpost: "gone" [/x/foo.ko] undefined!', "gone"),
+    ('ERROR: "gone" [/x/foo.ko] undefined!', "gone"),
+    ("ERROR: modpost: module foo uses symbol gone from namespace BAR, but does not import it.", "gone"),
+    ("ERROR: modpost: GPL-incompatible module foo.ko uses GPL-only symbol 'gone'", "gone"),
+    ("u.c:(.text+0x5): undefined reference to `gone'", "gone"),
+    ("ld.lld: error: undefined symbol: gone", "gone"),
+    ("make: *** No rule to make target 'missing.c', needed by 'missing.o'.  Stop.", "missing.c"),
+    # nothing is named
+    ("a.c:7:28: error: too few arguments to function call, expected 2, have 1", None),
+    ("a.c:20:37: error: void value not ignored as it ought to be", None),
+    ("configure: error: no acceptable C compiler found in $PATH", None),
+    ("a.c:1:1: error: expected ';' before '}' token", None),
+]
+
+
+@pytest.mark.parametrize(("line", "symbol"), NAMED)
+def test_the_name_that_an_error_is_about(line: str, symbol: str | None) -> None:
+    assert [e.symbol for e in find_errors(line)] == [symbol]
+
+
+def test_a_linker_s_error_is_told_with_its_file() -> None:
+    log = "/usr/bin/ld: /tmp/u.o: in function `main':\nu.c:(.text+0x5): undefined reference to `gone'\n"
+    assert find_errors(log) == (BuildError("u.c", 0, "undefined reference to `gone'", "gone"),)
 
 
 @pytest.mark.parametrize("log", ["", "\n \n", "make[1]: Entering directory '/x'\n", "\x1b[m\n"])
