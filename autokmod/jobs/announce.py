@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autokmod import journal
-from autokmod.decide.plan import FAILURES
+from autokmod.decide.why import FAILURES
 from autokmod.events import Event
 from autokmod.model import DecisionKind, KernelRecord, Placement, Reason
 

@@ -12,8 +12,8 @@ from autokmod import journal
 from autokmod.act.place import is_intact
 from autokmod.config import Config
 from autokmod.decide.buildkey import source_key
+from autokmod.decide.early import select_versions
 from autokmod.decide.facts import Facts
-from autokmod.decide.plan import select_versions
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
 from autokmod.files import set_aside

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from autokmod.config import Config, LinkConfig, PackageConfig
+from autokmod.decide.early import select_versions
 from autokmod.decide.facts import Facts
 from autokmod.decide.fingerprint import fingerprint
-from autokmod.decide.plan import decide_kernel, select_versions
+from autokmod.decide.plan import decide_kernel
 from autokmod.model import (
     Build,
     BuildError,

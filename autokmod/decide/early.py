@@ -1,0 +1,68 @@
+"""What is decided of a package without looking at any build: which version, and whether it is wanted here at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from autokmod.decide.facts import Facts
+from autokmod.model import Decision, DecisionKind, Package, Placement, Reason
+from autokmod.versions import is_older
+
+
+def select_versions(packages: Iterable[Package]) -> tuple[Package, ...]:
+    """The newest version of each name: one module name can stand in a kernel only once."""
+    newest: dict[str, Package] = {}
+    for package in packages:
+        other = newest.get(package.name)
+        if other is None or is_older(other.version, package.version):
+            newest[package.name] = package
+    return tuple(newest[name] for name in sorted(newest))
+
+
+def decide_early(facts: Facts, package: Package) -> Decision | None:
+    """What is decided without looking at any build."""
+    mine = facts.config.package(package.name)
+    pattern = next((p for p in mine.exclude_kernels if fnmatchcase(facts.kernel.krel, p)), None)
+    recipe = facts.recipes.get(package.id)
+    if not mine.enabled:
+        return make_decision(facts, package, DecisionKind.SKIP, Reason("disabled", "disabled by the administrator"))
+    if pattern is not None:
+        text = f"the administrator excluded kernels like {pattern}"
+        return make_decision(facts, package, DecisionKind.SKIP, Reason("excluded", text))
+    if not facts.abi.exports and _stands(facts, package):
+        text = "in place and verified when the headers were there; without them it cannot be compared again"
+        return make_decision(facts, package, DecisionKind.KEEP, Reason("in-place", text))
+    problem = package.problem or facts.recipe_problems.get(package.id)
+    if problem is not None:
+        return make_decision(facts, package, DecisionKind.BLOCKED, problem)
+    if recipe is None:
+        return make_decision(facts, package, DecisionKind.WAIT, *facts.kernel.problems)
+    if recipe.excluded is not None:
+        return make_decision(facts, package, DecisionKind.SKIP, recipe.excluded)
+    if not recipe.autoinstall:
+        text = "the recipe does not ask to be installed by itself (AUTOINSTALL)"
+        return make_decision(facts, package, DecisionKind.SKIP, Reason("no-autoinstall", text))
+    if facts.signing_problem is not None:
+        return make_decision(facts, package, DecisionKind.BLOCKED, facts.signing_problem)
+    return None
+
+
+def wait_for_source(facts: Facts, placement: Placement, why: Reason) -> Decision:
+    """Its modules stay. Only a person can tell that it is gone for good."""
+    krel = facts.kernel.krel
+    hint = f"{why.hint}; if {placement.package} is gone for good: autokmodctl reconcile --force {krel}"
+    return Decision(placement.package, placement.version, krel, DecisionKind.WAIT, (replace(why, hint=hint),))
+
+
+def _stands(facts: Facts, package: Package) -> bool:
+    """What was once decided for this very kernel and source still stands. Of a replaced kernel nobody knows."""
+    if facts.record is None or facts.record.kernel_installed_at not in (None, facts.kernel.installed_at):
+        return False
+    mine = [p for p in facts.record.placements if p.package == package.name and p.version == package.version]
+    return package.name in facts.intact and any(p.verified and not p.standing for p in mine)
+
+
+def make_decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reason) -> Decision:
+    return Decision(package.name, package.version, facts.kernel.krel, kind, reasons, key=facts.keys.get(package.id))
