@@ -52,6 +52,7 @@ class KernelState(StrEnum):
 class Signature(StrEnum):
     NONE = "none"
     PRESENT = "present"
+    VERIFIED = "verified"  # against a key that the kernel in question has built in
     DAMAGED = "damaged"
 
 

@@ -16,13 +16,14 @@ from autokmod.decide.compat import check_set
 from autokmod.decide.fingerprint import fingerprint
 from autokmod.decide.policy import Origin, apply_policy, check_policy
 from autokmod.errors import FormatError, UnknownKernel, UsageError
-from autokmod.model import CompatResult, KernelAbi, ModuleFacts, Reason, Verdict
+from autokmod.model import CompatResult, Kernel, KernelAbi, ModuleFacts, Reason, Verdict
 from autokmod.observe.abi import read_abi, read_config
 from autokmod.observe.external import find_external
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.modtree import module_name
 from autokmod.observe.stablelist import read_stablelist
+from autokmod.observe.trust import OwnKey
 from autokmod.paths import Paths
 
 EXIT_CODES = {Verdict.COMPATIBLE: 0, Verdict.INCOMPATIBLE: 1, Verdict.UNKNOWN: 2}
@@ -51,7 +52,7 @@ def run_check(args: argparse.Namespace) -> int:
     except UnknownKernel as exc:
         raise UsageError(str(exc)) from exc
     abi = read_abi(paths, kernel)
-    results = check_files(paths, args.files, abi, load_config(paths).link if args.policy else None)
+    results = check_files(paths, args.files, kernel, abi, load_config(paths).link if args.policy else None)
     if output.json != "off":
         output.data({"kernel": kernel.krel, "results": [_as_json(r) for r in results]})
     else:
@@ -66,17 +67,18 @@ def exit_code(results: Sequence[CompatResult]) -> int:
 
 
 def check_files(
-    paths: Paths, files: Sequence[str], abi: KernelAbi, link: LinkConfig | None = None
+    paths: Paths, files: Sequence[str], kernel: Kernel, abi: KernelAbi, link: LinkConfig | None = None
 ) -> tuple[CompatResult, ...]:
     """One result a file, in their order; what cannot be read is unknown, with what is wrong and where.
 
     Without `link`, the loader's rules alone.
     """
+    own_key = OwnKey(kernel.image, abi.reference)
     modules: dict[str, ModuleFacts] = {}
     results: dict[str, CompatResult] = {}
     for file in dict.fromkeys(files):
         try:
-            modules[file] = read_module(file)
+            modules[file] = own_key.judge(read_module(file))
         except (FormatError, OSError) as exc:
             results[file] = _unreadable(file, exc)
     others = find_neighbours(paths, abi.krel, {m.name for m in modules.values()})

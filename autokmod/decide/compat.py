@@ -17,9 +17,9 @@ Kinds of reasons, which stay what they are:
     vermagic-mismatch       vermagic differs behind the release
     release-mismatch        another release, and no basic __versions or no modversions
     struct-size             sizeof(struct module) differs (unknown before 6.4, which does not compare it)
-    signature-damaged       a signature that cannot be read
+    signature-damaged       a signature that cannot be read, or that does not hold
     unsigned                no signature, and they are enforced
-    signer-unverified       (unknown) a signature, and they are enforced
+    signer-unverified       (unknown) a signature by another key than the kernel's own, and they are enforced
     no-versions             no version table (unknown with CONFIG_MODULE_FORCE_LOAD)
     exports-without-crc     exports lack versions (unknown with CONFIG_MODULE_FORCE_LOAD)
     btf-unverified          (unknown) BTF of another kernel, and mismatches are refused

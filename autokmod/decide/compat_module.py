@@ -63,7 +63,7 @@ def _check_signature(module: ModuleFacts, abi: KernelAbi, *, enforced: bool) -> 
         yield refused(Reason("signature-damaged", "its signature is damaged, which every kernel refuses"))
     elif enforced and module.signature is Signature.NONE:
         yield refused(Reason("unsigned", f"it is not signed, and {abi.krel} loads only signed modules"))
-    elif enforced:
+    elif enforced and module.signature is not Signature.VERIFIED:
         text = f"it is signed, but whether {abi.krel} trusts the key cannot be told from here"
         yield doubtful(Reason("signer-unverified", text))
 

@@ -13,6 +13,7 @@ from autokmod.model import Kernel, KernelAbi, KernelState
 from autokmod.observe.abi import read_abi
 from autokmod.observe.blob import read_blob
 from autokmod.observe.modtree import module_name
+from autokmod.observe.trust import OwnKey
 from autokmod.paths import Paths
 from tests.corpus import Corpus
 from tests.vm.qemu import Insertion, Machine
@@ -40,6 +41,10 @@ class Target:
     def abi(self) -> KernelAbi:
         kernel = Kernel(self.krel, KernelState.COMPLETE, str(self.modulesd), str(self.kdir), str(self.image), (), 0.0)
         return read_abi(Paths(), kernel)
+
+    @cached_property
+    def own_key(self) -> OwnKey:
+        return OwnKey(str(self.image), self.abi.reference)
 
     # ---- the kernel's own modules
 

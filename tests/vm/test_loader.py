@@ -17,7 +17,7 @@ from tests.corpus import Corpus
 from tests.vm import purpose
 from tests.vm.conftest import Report
 from tests.vm.depmod import differences
-from tests.vm.made import Made
+from tests.vm.made import ENFORCE, Made
 from tests.vm.matrix import Built, build_all, choose_kernels
 from tests.vm.oracle import complaints, disagreement
 from tests.vm.pairs import Pair, ask_all
@@ -152,15 +152,19 @@ def _what_is_wrong(trial: Trial) -> Iterable[str]:
         yield f"it takes the kernel down: {trial.answer.last_words}"
 
 
-def test_a_module_changed_after_it_was_signed(world: World) -> None:
+@pytest.mark.parametrize("end", [0, -1], ids=["default-series", "newest-series"])
+def test_a_module_changed_after_it_was_signed(world: World, end: int) -> None:
     """By the kernel's own key: with one that the kernel does not know, it would count as unsigned."""
-    target = world.asked[0]
+    target = world.asked[end]
     signed = target.insertion(target.files["dummy"]).data
     changed = Made("changed", "dummy", signed.replace(b"intree=Y", b"intree=y"))
-    whole, broken = run_made(target, [Made("whole", "dummy", signed), changed])
-    assert (whole.result.verdict, _fate(whole), _fate(broken)) == (Verdict.COMPATIBLE, "loads", "refused")
-    if broken.result.verdict is Verdict.COMPATIBLE:
-        pytest.xfail("to see it takes the key's public half, which is in the kernel's image alone")
+    whole, broken, trusted = run_made(
+        target, [Made("whole", "dummy", signed), changed, Made("trusted", "dummy", signed, options=ENFORCE)]
+    )
+    assert (whole.result.verdict, _fate(whole)) == (Verdict.COMPATIBLE, "loads")
+    assert (broken.result.verdict, _fate(broken)) == (Verdict.INCOMPATIBLE, "refused")
+    assert [r.kind for r in broken.result.reasons] == ["signature-damaged"]
+    assert (trusted.result.verdict, _fate(trusted)) == (Verdict.COMPATIBLE, "loads")
 
 
 @pytest.mark.parametrize("end", [0, -1], ids=["default-series", "newest-series"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autokmod.decide.compat import check_set
 from autokmod.errors import FormatError
@@ -50,4 +51,8 @@ def judge(made: Made, target: Target) -> CompatResult:
     except FormatError as exc:
         return CompatResult(made.id, made.name, Verdict.UNKNOWN, 0, (Reason("unreadable", str(exc)),))
     enforced = made.options in (ENFORCE, LOCKDOWN) or None
-    return check_set([*others, facts], target.abi, {}, sig_enforced=enforced)[-1]
+    with tempfile.NamedTemporaryFile(suffix=".ko") as file:  # a signature is verified against the file's bytes
+        file.write(decompress(made.data, made.id))
+        file.flush()
+        judged = target.own_key.judge(replace(facts, path=file.name))
+    return check_set([*others, judged], target.abi, {}, sig_enforced=enforced)[-1]
