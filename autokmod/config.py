@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-
-@dataclass(frozen=True, slots=True)
-class AtLeast:
-    """Beside the type of a number: what the reader of the files refuses."""
-
-    minimum: float
-
+from autokmod.recipeparts import DefinePart, FlagsPart, PatchPart
+from autokmod.tomltable import AtLeast
 
 Seconds = Annotated[float, AtLeast(0)]
 Count = Annotated[int, AtLeast(0)]
@@ -87,6 +82,10 @@ class PackageConfig:
     link: Literal["auto", "never"] = "auto"
     initrd: bool = False  # its modules belong in the initrd
     exclude_kernels: tuple[str, ...] = ()  # shell patterns of krels
+    # On top of the recipe, whatever its kind. What a patch names lies in packages.d/NAME/patches/.
+    patch: tuple[PatchPart, ...] = ()
+    define: tuple[DefinePart, ...] = ()
+    flags: tuple[FlagsPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

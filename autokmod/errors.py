@@ -25,12 +25,13 @@ class ConfigError(AutokmodError):
     exit_code = 78  # EX_CONFIG
     dbus_name = "InvalidConfig"
 
-    def __init__(self, path: str, key: str, why: str) -> None:
-        super().__init__(path, key, why)
-        self.path, self.key, self.why = path, key, why
+    def __init__(self, path: str, key: str, why: str, line: int = 0) -> None:
+        super().__init__(path, key, why, line)
+        self.path, self.key, self.why, self.line = path, key, why, line
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.key}: {self.why}" if self.key else f"{self.path}: {self.why}"
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        return f"{where}: {self.key}: {self.why}" if self.key else f"{where}: {self.why}"
 
 
 class UnknownKernel(AutokmodError):
@@ -99,12 +100,17 @@ class RecipeError(AutokmodError):
 
     dbus_name = "BadRecipe"
 
-    def __init__(self, path: str, key: str, why: str) -> None:
-        super().__init__(path, key, why)
-        self.path, self.key, self.why = path, key, why
+    def __init__(self, path: str, key: str, why: str, line: int = 0) -> None:
+        super().__init__(path, key, why, line)
+        self.path, self.key, self.why, self.line = path, key, why, line
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.key}: {self.why}" if self.key else f"{self.path}: {self.why}"
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        return f"{where}: {self.key}: {self.why}" if self.key else f"{where}: {self.why}"
+
+
+class FactMissing(RecipeError):
+    """A recipe asks for a fact of the kernel that cannot be read: the recipe is sound, and what it means unknown."""
 
 
 class ToolMissing(AutokmodError):

@@ -39,17 +39,6 @@ class AtLeast:
 
 
 @dataclass(frozen=True, slots=True)
-class AtMost:
-    maximum: float
-
-    def takes(self, value: float) -> bool:
-        return value <= self.maximum
-
-    def __str__(self) -> str:
-        return f"at most {self.maximum:g}"
-
-
-@dataclass(frozen=True, slots=True)
 class OneOrMany:
     """Beside the type of a list: one item may stand there without brackets."""
 
@@ -189,7 +178,7 @@ def _read(hint: Any, value: Any, at: Key) -> Any:
 def _fits(hint: Any, value: Any) -> bool:
     args = get_args(hint)
     if get_origin(hint) is Annotated:
-        return _fits(args[0], value) and all(a.takes(value) for a in args[1:] if isinstance(a, AtLeast | AtMost))
+        return _fits(args[0], value) and all(a.takes(value) for a in args[1:] if isinstance(a, AtLeast))
     if get_origin(hint) is Literal:
         return value in args
     if get_origin(hint) is tuple:
@@ -218,7 +207,7 @@ def expected(hint: Any) -> str:
         inner = get_args(args[0])[0]
         return "a text or a list of texts" if inner is str else f"{expected(inner)} or a list of them"
     if origin is Annotated:
-        bounds = (f", {a}" for a in args[1:] if isinstance(a, AtLeast | AtMost))
+        bounds = (f", {a}" for a in args[1:] if isinstance(a, AtLeast))
         return expected(args[0]) + "".join(bounds)
     if origin is Literal:
         return "one of " + ", ".join(f'"{a}"' for a in args)

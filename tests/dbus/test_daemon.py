@@ -171,7 +171,7 @@ def test_a_wrong_configuration_is_told_and_the_last_good_one_stays(machine: Mach
         configure(machine, "[daemon]\nsetle_s = 1\n")
         until(lambda: machine.get("ConfigurationError"))
         error = machine.get("ConfigurationError")
-        assert error.endswith("autokmod.toml: daemon.setle_s: unknown key; did you mean settle_s?")
+        assert error.endswith("autokmod.toml:2: daemon.setle_s: unknown key; did you mean settle_s?")
         assert error in daemon.log
         add_kernel(machine.paths, A)
         until(lambda: machine.known() == {A})

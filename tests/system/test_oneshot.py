@@ -97,7 +97,7 @@ def test_a_wrong_configuration(paths: Paths) -> None:
     (paths.etc / "autokmod.toml").write_text("[deamon]\n")
     code, said = oneshot(paths)
     assert code == 78
-    assert said.endswith("autokmod.toml: deamon: unknown section; did you mean daemon?\n")
+    assert said.endswith("autokmod.toml:1: deamon: unknown section; did you mean daemon?\n")
 
 
 def test_what_hooks_left_is_fulfilled(paths: Paths) -> None:

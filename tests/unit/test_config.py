@@ -120,7 +120,7 @@ def test_a_mistake_names_file_key_and_reason(tmp_path: Path, text: str, key: str
 
 
 def test_a_mistake_in_a_package_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"packages.d/evdi.toml: requird: unknown key; did you mean required\?"):
+    with pytest.raises(ConfigError, match=r"packages.d/evdi.toml:1: requird: unknown key; did you mean required\?"):
         load_all(tmp_path, {ETC + "packages.d/evdi.toml": "requird = true\n"})
     with pytest.raises(ConfigError, match="exclude_kernels: a list of texts expected"):
         load_all(tmp_path, {ETC + "packages.d/evdi.toml": 'exclude_kernels = "6.*"\n'})
