@@ -135,6 +135,14 @@ class Paths:
         return self.state / "lock"
 
     @property
+    def build_lock(self) -> Path:
+        """Held (flock) while packages of one kernel are being compiled: one process at a time spends job tokens.
+
+        Taken before `lock` where both are needed.
+        """
+        return self.state / "build.lock"
+
+    @property
     def daemon_lock(self) -> Path:
         """Held (flock) by the daemon as long as it lives. Only root may open it: others look into /proc/locks."""
         return self.at("run/autokmod/daemon.lock")

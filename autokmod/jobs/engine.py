@@ -10,9 +10,10 @@ from autokmod.act.records import remove_record, write_record
 from autokmod.config import Config
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
+from autokmod.jobs.compile import Progress
 from autokmod.jobs.handover import hand_over
 from autokmod.jobs.look import Looker
-from autokmod.jobs.reconcile import Progress, Reconciliation
+from autokmod.jobs.reconcile import Reconciliation
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Job, JobResult, KernelRecord, KernelState, Verb
 from autokmod.observe.kernels import find_kernels

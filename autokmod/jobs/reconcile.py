@@ -7,17 +7,15 @@ between the world may change: each round starts from the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from autokmod.act.build import build_package
 from autokmod.config import Config
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import can_be_planned, decide_kernel
-from autokmod.errors import AutokmodError
 from autokmod.files import locked
 from autokmod.jobs.announce import announce
 from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.compile import Compiling, Progress
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
@@ -26,7 +24,6 @@ from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
-Progress = Callable[[str], None]
 DAMAGED = ("store-damaged", "content-differs", "not-readable")
 MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
 LEAVING_S = 3600.0  # what was announced to go, is there after so long, and no package manager is at work: it stays
@@ -55,7 +52,7 @@ class Reconciliation:
         """Raises UnknownKernel, OSError."""
         for left in reversed(range(MAX_ROUNDS)):
             with locked(self.paths.lock):
-                facts = replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
+                facts = self._look()
                 if not can_be_planned(facts) or self._is_leaving(facts.record):
                     break
                 decisions = decide_kernel(facts)
@@ -65,7 +62,7 @@ class Reconciliation:
                         return record
                     continue
             self._wait_until_settled()
-            self._build_all(facts, decisions)
+            self._compile(facts, decisions)
         return facts.record or KernelRecord(self.krel, self.clock(), ())
 
     def _is_leaving(self, record: KernelRecord | None) -> bool:
@@ -93,6 +90,9 @@ class Reconciliation:
         failure = tuple(r for r in decision.reasons if r.kind.startswith("build-"))
         return replace(decision, reasons=(*failure, *self.why[decision.package]))
 
+    def _look(self) -> Facts:
+        return replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
+
     # ---- building -------------------------------------------------------------------------------
 
     def _wait_until_settled(self) -> None:
@@ -107,47 +107,26 @@ class Reconciliation:
             if not 0 < remaining <= settle_s or self.cancel.wait(min(remaining, settle_s)):
                 return
 
-    def _build_all(self, facts: Facts, decisions: Sequence[Decision]) -> None:
-        """All at once, longest first: the job tokens decide how many compilers run."""
-        todo = _to_compile(decisions)
-        self.why.update({d.package: d.reasons for d in todo})
-        by_id = {p.id: p for p in facts.packages}
-        packages = [by_id[f"{d.package}/{d.version}"] for d in todo]
-        packages.sort(key=lambda p: _last_duration(facts, p), reverse=True)
-        with ThreadPoolExecutor(max_workers=len(packages)) as pool:
-            reasons = list(pool.map(lambda p: self._build_one(facts, p, decisions), packages))
-        self.tried.update({facts.keys[p.id]: reason for p, reason in zip(packages, reasons, strict=True)})
+    def _compile(self, facts: Facts, decisions: Sequence[Decision]) -> None:
+        compiling = Compiling(self.paths, self.config, self.tokens, self.cancel, self.progress)
+        with compiling.turn() as has_waited:
+            if has_waited:
+                with locked(self.paths.lock):
+                    facts = self._look()
+                decisions = decide_kernel(facts) if can_be_planned(facts) else ()
+            todo = _to_compile(decisions)
+            self.why.update({d.package: d.reasons for d in todo})
+            by_id = {p.id: p for p in facts.packages}
+            packages = [by_id[f"{d.package}/{d.version}"] for d in todo]
+            depends = {p.id: _build_upon(facts, p, decisions) for p in packages}
+            self.tried.update(compiling.run(facts, packages, depends))
 
-    def _build_one(self, facts: Facts, package: Package, decisions: Sequence[Decision]) -> Reason | None:
-        """None if it was tried: how it went stands in the store."""
-        if self.cancel.requested:
-            return Reason("cancelled", "the build was cancelled")
-        self.progress(f"building {package.id} for {self.krel}")
-        try:
-            build = self._compile(facts, package, decisions)
-        except (AutokmodError, OSError) as exc:
-            return Reason("build-impossible", f"it could not be built: {exc}")
-        how = "built" if build.ok else "failed"
-        self.progress(f"{how} {package.id} for {self.krel} in {build.duration_s:.1f} s")
-        return None
 
-    def _compile(self, facts: Facts, package: Package, decisions: Sequence[Decision]) -> Build:
-        """Against what the packages that it depends on will really have on this kernel: maybe another's build."""
-        needed = facts.recipes[package.id].build_depends
-        chosen = {d.key for d in decisions if d.package in needed}
-        return build_package(
-            self.paths,
-            self.config,
-            package,
-            facts.recipes[package.id],
-            facts.kernel,
-            facts.abi,
-            facts.keys[package.id],
-            facts.source_keys[package.id],
-            self.tokens,
-            self.cancel,
-            [b for b in facts.builds if b.key in chosen and b.ok],
-        )
+def _build_upon(facts: Facts, package: Package, decisions: Sequence[Decision]) -> list[Build]:
+    """What the packages that it depends on will really have on this kernel: maybe another's build."""
+    needed = facts.recipes[package.id].build_depends
+    chosen = {d.key for d in decisions if d.package in needed}
+    return [b for b in facts.builds if b.key in chosen and b.ok]
 
 
 def _to_compile(decisions: Sequence[Decision]) -> list[Decision]:
@@ -158,9 +137,3 @@ def _must_look_again(before: KernelRecord | None, record: KernelRecord) -> bool:
     """What turned out to be damaged, in the store or in place, is made again: the next look finds it missing."""
     known = before.placements if before else ()
     return any(p.reasons[:1] and p.reasons[0].kind in DAMAGED for p in record.placements if p not in known)
-
-
-def _last_duration(facts: Facts, package: Package) -> float:
-    """Seconds the package took last; one never built may be the longest of all."""
-    known = [b for b in facts.builds if b.package == package.name]
-    return max(known, key=lambda b: b.built_at).duration_s if known else float("inf")

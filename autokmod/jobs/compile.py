@@ -1,0 +1,94 @@
+"""Packages of one kernel compiled, all at once and longest first: the job tokens decide how many compilers run.
+
+One process at a time compiles: daemon, `autokmodd --oneshot` and `autokmodctl build` wait for one another, so that the
+budget of tokens is the machine's, and what one of them has just stored the next does not compile again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from autokmod.act.build import build_package
+from autokmod.config import Config
+from autokmod.decide.facts import Facts
+from autokmod.errors import AutokmodError
+from autokmod.files import locked_at_once
+from autokmod.jobs.tokens import TokenPool
+from autokmod.model import Build, Package, Reason
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+
+Progress = Callable[[str], None]
+LOOK_S = 0.2  # how soon whoever waits for the lock notices that it is free
+CANCELLED = Reason("cancelled", "the build was cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiling:
+    paths: Paths
+    config: Config
+    tokens: TokenPool
+    cancel: Cancel
+    progress: Progress
+
+    def run(
+        self, facts: Facts, packages: Sequence[Package], depends: Mapping[str, Sequence[Build]]
+    ) -> dict[str, Reason | None]:
+        """Build key → why it could not even be tried; None: how it went stands in the store.
+
+        In one's turn. `depends`: package id → the builds to build upon.
+        """
+        todo = sorted(packages, key=lambda p: _last_duration(facts, p), reverse=True)
+        with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
+            reasons = pool.map(lambda p: self._build(facts, p, depends.get(p.id, ())), todo)
+            return dict(zip((facts.keys[p.id] for p in todo), reasons, strict=True))
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Whether one had to wait for it: what was seen before may be true no more. A cancelled one waits no longer."""
+        has_waited = False
+        while True:
+            with locked_at_once(self.paths.build_lock) as is_ours:
+                if is_ours or self.cancel.requested:
+                    yield has_waited
+                    return
+            if not has_waited:
+                self.progress("waiting for another process of autokmod that is building")
+            has_waited = True
+            self.cancel.wait(LOOK_S)
+
+    def _build(self, facts: Facts, package: Package, depends: Sequence[Build]) -> Reason | None:
+        if self.cancel.requested:
+            return CANCELLED
+        self.progress(f"building {package.id} for {facts.kernel.krel}")
+        try:
+            build = self._compile(facts, package, depends)
+        except (AutokmodError, OSError) as exc:
+            return Reason("build-impossible", f"it could not be built: {exc}")
+        how = "built" if build.ok else "failed"
+        self.progress(f"{how} {package.id} for {facts.kernel.krel} in {build.duration_s:.1f} s")
+        return None
+
+    def _compile(self, facts: Facts, package: Package, depends: Sequence[Build]) -> Build:
+        return build_package(
+            self.paths,
+            self.config,
+            package,
+            facts.recipes[package.id],
+            facts.kernel,
+            facts.abi,
+            facts.keys[package.id],
+            facts.source_keys[package.id],
+            self.tokens,
+            self.cancel,
+            depends,
+        )
+
+
+def _last_duration(facts: Facts, package: Package) -> float:
+    """Seconds the package took last; one never built may be the longest of all."""
+    known = [b for b in facts.builds if b.package == package.name]
+    return max(known, key=lambda b: b.built_at).duration_s if known else float("inf")
