@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.vm.initrd import PROGRAM, archive
+from autokmod.act.archive import PROGRAM, archive
 from tests.vm.protocol import Answer, MachineError, Transcript
 
 HERE = Path(__file__).resolve().parent

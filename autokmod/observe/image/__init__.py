@@ -1,0 +1,1 @@
+"""What is inside an initrd image, without its generator."""

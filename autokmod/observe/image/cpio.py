@@ -1,0 +1,99 @@
+"""Archives of the newc kind, as init/initramfs.c of the kernel reads them, but for what it lets pass in silence.
+
+A header is "070701" (or "070702", with a sum over the content) and thirteen numbers of eight hex digits. Header with
+name, and content, are each filled up to four bytes, counted from where the unpacked stream begins.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from autokmod.observe.image.reader import Reader
+
+MAGIC, MAGIC_SUMMED = b"070701", b"070702"
+HEADER = 6 + 13 * 8
+TRAILER = "TRAILER!!!"
+NAME_LIMIT = 4096  # PATH_MAX
+ENTRY_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    path: str  # without "./" and leading slash
+    mode: int
+    size: int
+    link: tuple[int, int, int, int] | None  # archive, device and inode: entries that share it are one file
+    content: bytes | None  # of what was wanted, and of symlinks
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+
+Wanted = Callable[[str], bool]  # path → whether its content is to be kept
+
+
+def read_archives(reader: Reader, wanted: Wanted) -> Iterator[Entry]:
+    """All archives up to the end of the stream. Raises FormatError."""
+    number = 0
+    while reader.skip_zeros():
+        yield from read_archive(reader, wanted, number)
+        number += 1
+
+
+def read_archive(reader: Reader, wanted: Wanted, number: int = 0) -> Iterator[Entry]:
+    """One, up to its trailer. Raises FormatError."""
+    if reader.at % 4:
+        raise reader.fail("an archive does not begin at a multiple of four bytes")
+    for _ in range(ENTRY_LIMIT):
+        entry = _read_entry(reader, wanted, number)
+        if entry is None:
+            return
+        yield entry
+    raise reader.fail(f"more than {ENTRY_LIMIT} entries")
+
+
+def _read_entry(reader: Reader, wanted: Wanted, number: int) -> Entry | None:
+    summed, fields = _read_header(reader)
+    ino, mode, _, _, nlink, _, size, major, minor, _, _, name_size, check = fields
+    if not 0 < name_size <= NAME_LIMIT:
+        raise reader.fail(f"a name of {name_size} bytes")
+    raw = reader.take(name_size)
+    reader.skip(-reader.at % 4)
+    if not raw.endswith(b"\0"):
+        raise reader.fail("a name does not end with a zero")
+    name = raw[:-1].split(b"\0")[0].decode("utf-8", "surrogateescape")
+    path = name.removeprefix("./").lstrip("/")
+    content = _read_content(reader, size, keep=summed or stat.S_ISLNK(mode) or wanted(path))
+    if summed and stat.S_ISREG(mode) and content is not None and sum(content) & 0xFFFFFFFF != check:
+        raise reader.fail(f"the checksum of {path} is wrong")
+    if name == TRAILER:
+        return None
+    link = (number, major, minor, ino) if nlink > 1 and stat.S_ISREG(mode) else None
+    return Entry(path, mode, size, link, content)
+
+
+def _read_header(reader: Reader) -> tuple[bool, tuple[int, ...]]:
+    header = reader.take(HEADER)
+    magic = header[:6]
+    if magic not in (MAGIC, MAGIC_SUMMED):
+        raise reader.fail(f"no cpio header: {magic!r}")
+    try:
+        numbers = bytes.fromhex(header[6:].decode("ascii"))
+    except ValueError:
+        raise reader.fail("a damaged cpio header") from None
+    if len(numbers) != 13 * 4:  # fromhex() passes over spaces
+        raise reader.fail("a damaged cpio header")
+    return magic == MAGIC_SUMMED, tuple(int.from_bytes(numbers[i : i + 4], "big") for i in range(0, 52, 4))
+
+
+def _read_content(reader: Reader, size: int, *, keep: bool) -> bytes | None:
+    content = reader.take(size) if keep else None
+    reader.skip((0 if keep else size) + -(reader.at + (0 if keep else size)) % 4)
+    return content
