@@ -23,7 +23,7 @@ DEBIANHOOKS = postinst.d prerm.d postrm.d header_postinst.d
 
 PYTHON = .venv/bin/python
 SUBSTITUTE = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' \
-	-e 's|@PYTHONDIR@|$(PYTHONDIR)|g'
+	-e 's|@PYTHONDIR@|$(PYTHONDIR)|g' -e '/^@HARDENING@$$/{' -e 'r systemd/hardening' -e 'd' -e '}'
 # $(call put,MODE,FILE,TARGET): install with the @NAMES@ filled in.
 define put
 @install -d '$(dir $(DESTDIR)$(3))'

@@ -74,6 +74,18 @@ class InitrdConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ShutdownConfig:
+    # What is queued is finished before the machine goes down; 0: not at all. More than 25 minutes count as 25.
+    time_limit_s: Count = 900
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    # What the running kernel lacks is built before the display manager starts; 0: not there, but later all the same.
+    time_limit_s: Count = 600
+
+
+@dataclass(frozen=True, slots=True)
 class PackageConfig:
     """/etc/autokmod/packages.d/NAME.toml: the administrator's word on one package."""
 
@@ -95,6 +107,8 @@ class Config:
     link: LinkConfig = field(default_factory=LinkConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
     initrd: InitrdConfig = field(default_factory=InitrdConfig)
+    shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
+    boot: BootConfig = field(default_factory=BootConfig)
     packages: tuple[tuple[str, PackageConfig], ...] = ()
 
     def package(self, name: str) -> PackageConfig:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from autokmod import __version__, journal
 from autokmod.config import LogLevel
 from autokmod.config_load import load_config
+from autokmod.daemon.alone import alone
 from autokmod.errors import AutokmodError, ConfigError, UsageError
 from autokmod.events import Event
 from autokmod.paths import Paths
 
-LOCK_TRIES = 40  # in two seconds: the one before us may be on its way out
-LOCK_PAUSE_S = 0.05
-
 log = journal.get()
-
-
-class AlreadyRunning(AutokmodError):
-    def __str__(self) -> str:
-        return "another autokmodd is running: see 'systemctl status autokmodd'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,18 +41,25 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="With --oneshot: exit status 0 when every kernel is ready, 1 when one is not.",
     )
     parser.add_argument("--version", action="version", version=f"autokmod {__version__}")
-    parser.add_argument(
-        "--oneshot", action="store_true", help="do what is to be done now, in the foreground, and leave"
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--oneshot", action="store_true", help="do what is to be done now, in the foreground, and leave")
+    modes.add_argument(
+        "--flush", action="store_true", help="while the machine is going down: finish what the next boot needs"
+    )
+    modes.add_argument(
+        "--boot-check", action="store_true", help="build what the running kernel lacks, if it lacks anything"
     )
     parser.add_argument("--root", default="/", metavar="DIR", help="serve the system below DIR")
     parser.add_argument(
-        "--kernel", action="append", default=[], metavar="KREL", help="with --oneshot: only this kernel"
+        "--kernel", action="append", default=[], metavar="KREL", help="with --oneshot, --boot-check: only this kernel"
     )
     parser.add_argument("--log-level", choices=get_args(LogLevel), help="default: that of the configuration")
     parser.add_argument("--no-bus", action="store_true", help=argparse.SUPPRESS)  # a second daemon, for tests
     args = parser.parse_args(argv)
-    if args.kernel and not args.oneshot:
-        parser.error("--kernel is for --oneshot")
+    if args.kernel and not (args.oneshot or args.boot_check):
+        parser.error("--kernel is for --oneshot and --boot-check")
+    if args.boot_check and len(args.kernel) > 1:
+        parser.error("--boot-check looks at one kernel")
     return args
 
 
@@ -76,7 +73,15 @@ def _run(args: argparse.Namespace) -> int:
         from autokmod.daemon.oneshot import run_oneshot
 
         return run_oneshot(paths, config, args.kernel)
-    with _alone(paths):
+    if args.flush:
+        from autokmod.daemon.flush import run_flush
+
+        return run_flush(paths, config)
+    if args.boot_check:
+        from autokmod.daemon.bootcheck import run_boot_check
+
+        return run_boot_check(paths, config, *args.kernel)
+    with alone(paths):
         from autokmod.daemon.app import App
 
         return App(paths, config, log_level=args.log_level, use_bus=not args.no_bus).run()
@@ -92,27 +97,6 @@ def _root(text: str) -> Path:
 def _make_directories(paths: Paths) -> None:
     for directory in (paths.state, paths.spool, paths.builds, paths.work, paths.kernels, paths.cache):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _alone(paths: Paths) -> Iterator[None]:
-    """Hold the daemon's lock. Two daemons on one machine would do each job twice. Raises AlreadyRunning."""
-    paths.daemon_lock.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(paths.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _lock(fd)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _lock(fd: int) -> None:
-    for _ in range(LOCK_TRIES):
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(LOCK_PAUSE_S)
-    raise AlreadyRunning
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
         served = [shot.reconcile(krel) for krel in wanted]
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
-        _tell(status)
+        tell_readiness(status)
     if not wanted:
         log.warning(f"no kernel below {paths.modules}: nothing to do")
     return 0 if all([*removed, *served]) and all(s.readiness is Readiness.READY for s in statuses) else 1
@@ -72,7 +72,7 @@ class _Shot:
         return True
 
 
-def _tell(status: KernelStatus) -> None:
+def tell_readiness(status: KernelStatus) -> None:
     why = f": {status.reasons[0].text}" if status.reasons else ""
     say = log.info if status.readiness is Readiness.READY else log.warning
     say(f"{status.krel} is {status.readiness}{why}", krel=status.krel, result=status.readiness)

@@ -11,22 +11,30 @@ from pathlib import Path
 import pytest
 
 from autokmod.daemon.authorize import Action
+from autokmod.daemon.bounded import LONGEST_S
 from autokmod.daemon.bus import INTERFACE, NAME
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 WORST_EXPOSURE = 40  # times ten, as `systemd-analyze security` counts; what is left open is explained in the unit
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """As `make install` writes it, with a program that is there."""
-    program = tmp_path / "autokmodd"
+UNITS = ("autokmodd.service", "autokmod-flush.service", "autokmod-boot.service")
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `make install` writes them, with a program that is there."""
+    place = tmp_path_factory.mktemp("units")
+    program = place / "autokmodd"
     shutil.copy("/bin/true", program)
-    text = (SYSTEMD / "autokmodd.service").read_text()
-    assert "ExecStart=@SBINDIR@/autokmodd" in text
-    unit = tmp_path / "autokmodd.service"
-    unit.write_text(text.replace("@SBINDIR@", str(tmp_path)))
-    return unit
+    output("make", "-s", "-C", SYSTEMD.parent, "install-service", f"DESTDIR={place}")
+    installed = place / "usr/lib/systemd/system"
+    assert {f.name for f in installed.iterdir()} >= set(UNITS)
+    for unit in installed.iterdir():
+        text = unit.read_text()
+        assert not re.search(r"@[A-Z]+@", text), "everything is filled in"
+        unit.write_text(text.replace("/usr/sbin/autokmodd", str(program)))
+    return installed
 
 
 def output(*argv: str | Path) -> str:
@@ -35,13 +43,51 @@ def output(*argv: str | Path) -> str:
     return done.stdout
 
 
-def test_systemd_understands_the_unit(unit: Path) -> None:
-    assert output("systemd-analyze", "verify", "--man=no", unit) == ""
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_understands_the_unit(units: Path, name: str) -> None:
+    assert output("systemd-analyze", "verify", "--man=no", units / name) == ""
 
 
-def test_exposure(unit: Path) -> None:
-    argv = ("systemd-analyze", "security", "--offline=yes", "--no-pager", f"--threshold={WORST_EXPOSURE}", unit)
-    print(output(*argv))
+@pytest.mark.parametrize("name", UNITS)
+def test_exposure(units: Path, name: str) -> None:
+    argv = ("systemd-analyze", "security", "--offline=yes", "--no-pager", f"--threshold={WORST_EXPOSURE}")
+    print(output(*argv, units / name))
+
+
+def values(unit: Path, key: str) -> list[str]:
+    return [word for line in re.findall(rf"^{key}=(.*)$", unit.read_text(), re.M) for word in line.split()]
+
+
+def test_what_runs_at_shutdown_runs_after_all_that_brings_work(units: Path) -> None:
+    """Units stop in the reverse order of their start."""
+    flush = units / "autokmod-flush.service"
+    before = values(flush, "Before")
+    assert {"autokmodd.service", "systemd-user-sessions.service", "display-manager.service"} <= set(before)
+    assert {"apt-daily-upgrade.service", "unattended-upgrades.service", "packagekit.service"} <= set(before)
+    assert values(flush, "After") == ["local-fs.target"]
+    assert values(flush, "ExecStart") == []
+    assert values(flush, "ExecStop")[1:] == ["--flush"]
+
+
+def test_what_runs_at_boot_runs_before_the_daemon_and_the_screen(units: Path) -> None:
+    boot = units / "autokmod-boot.service"
+    assert values(boot, "Before") == ["autokmodd.service", "display-manager.service"]
+    assert values(boot, "ExecStart")[1:] == ["--boot-check"]
+
+
+@pytest.mark.parametrize(("name", "key"), [(UNITS[1], "TimeoutStopSec"), (UNITS[2], "TimeoutStartSec")])
+def test_systemd_waits_longer_than_we_work(units: Path, name: str, key: str) -> None:
+    """And less than reboot.target does: 30 minutes, then it forces the way."""
+    (text,) = values(units / name, key)
+    assert text.endswith("min")
+    assert LONGEST_S < 60 * int(text.removesuffix("min")) < 1800
+
+
+def test_everything_that_is_installed_is_enabled(units: Path) -> None:
+    preset = (SYSTEMD / "95-autokmod.preset").read_text()
+    enabled = {u.name for u in units.iterdir() if "[Install]" in u.read_text()}
+    assert enabled == set(re.findall(r"^enable (.+)$", preset, re.M)) == set(UNITS)
+    assert f"units='{' '.join(UNITS)}'" in (SYSTEMD / "activate").read_text()
 
 
 def test_bus_names_agree() -> None:
