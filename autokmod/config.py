@@ -86,6 +86,15 @@ class BootConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SignConfig:
+    """Without `key` and `cert`: the first pair of those that distributions, DKMS, akmods or autokmod itself made."""
+
+    mode: Literal["auto", "never"] = "auto"  # never: modules are placed unsigned; kernels that refuse those get none
+    key: str = ""  # private key, PEM
+    cert: str = ""  # its certificate, DER or PEM
+
+
+@dataclass(frozen=True, slots=True)
 class PackageConfig:
     """/etc/autokmod/packages.d/NAME.toml: the administrator's word on one package."""
 
@@ -109,6 +118,7 @@ class Config:
     initrd: InitrdConfig = field(default_factory=InitrdConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
     boot: BootConfig = field(default_factory=BootConfig)
+    sign: SignConfig = field(default_factory=SignConfig)
     packages: tuple[tuple[str, PackageConfig], ...] = ()
 
     def package(self, name: str) -> PackageConfig:

@@ -175,6 +175,30 @@ class PlacementFailed(AutokmodError):
         return f"{self.krel}: {self.why}"
 
 
+class SigningFailed(AutokmodError):
+    """A module could not be signed, so it is not placed either. `hint` says what helps, where that is known."""
+
+    dbus_name = "SigningFailed"
+
+    def __init__(self, key: str, why: str, hint: str | None = None) -> None:
+        super().__init__(key, why, hint)
+        self.key, self.why, self.hint = key, why, hint
+
+    def __str__(self) -> str:
+        return f"it cannot be signed with {self.key}: {self.why}"
+
+
+class KeyProblem(AutokmodError):
+    """What was asked for cannot be done with the signing key: `hint` says what to do instead."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(why, hint)
+        self.why, self.hint = why, hint
+
+    def __str__(self) -> str:
+        return f"{self.why}; {self.hint}" if self.hint else self.why
+
+
 class DaemonUnavailable(AutokmodError):
     """Client side only."""
 

@@ -314,6 +314,17 @@ class PlacedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedBy:
+    """Whose signature modules carry."""
+
+    name: str  # the certificate's common name
+    fingerprint: str  # sha256 of the certificate, hex
+    key_id: str  # its subject key identifier, hex, as /proc/keys has it; "" where it has none
+    digest: str  # the hash that was signed: sha256 …
+    origin: str  # where the key was found: configured, ubuntu, dkms, akmods, autokmod
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """One package in one kernel's placement manifest. `verified`: depmod picks exactly these files."""
 
@@ -331,6 +342,7 @@ class Placement:
     failed: bool = False  # the decision could not be carried out; reasons say why
     log: str | None = None
     standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
+    signed_by: SignedBy | None = None  # None: autokmod did not sign them
 
     @property
     def is_good(self) -> bool:
@@ -352,6 +364,7 @@ class KernelRecord:
     kernel_changed_at: float | None = None
     kernel_installed_at: float | None = None
     index: Reason | None = None  # why depmod's index is not what it should be; it is made again with the next look
+    enforced: Reason | None = None  # why it loads only signed modules, if it does
 
 
 @dataclass(frozen=True, slots=True)

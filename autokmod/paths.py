@@ -130,6 +130,11 @@ class Paths:
         return self.kernels / f"{krel}.json"
 
     @property
+    def keys(self) -> Path:
+        """autokmod's own signing key, for root alone; no build sees /var."""
+        return self.state / "keys"
+
+    @property
     def lock(self) -> Path:
         """Held (flock) while modules directories are being changed: daemon, hook and --oneshot exclude each other."""
         return self.state / "lock"

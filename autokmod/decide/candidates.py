@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from autokmod.decide.facts import Facts
 from autokmod.decide.policy import Origin, check_package_policy, check_policy
+from autokmod.decide.signing import fits_signing
 from autokmod.model import Build, DecisionKind, ModuleFacts, Package, Reason, Recipe
 from autokmod.versions import sort_key
 
@@ -58,6 +59,8 @@ def _standing(facts: Facts, package: Package, usable: list[Build]) -> Iterator[C
         return
     for placement in facts.record.placements:
         if placement.package != package.name or not placement.verified:
+            continue
+        if not fits_signing(facts.signing, placement.signed_by):
             continue
         for build in usable:
             if build.key == placement.key:

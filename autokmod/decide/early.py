@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from autokmod.decide.facts import Facts
+from autokmod.decide.signing import fits_signing
 from autokmod.model import Decision, DecisionKind, Package, Placement, Reason
 from autokmod.versions import is_older
 
@@ -61,7 +62,15 @@ def _stands(facts: Facts, package: Package) -> bool:
     if facts.record is None or facts.record.kernel_installed_at not in (None, facts.kernel.installed_at):
         return False
     mine = [p for p in facts.record.placements if p.package == package.name and p.version == package.version]
-    return package.name in facts.intact and any(p.verified and not p.standing for p in mine)
+    good = [p for p in mine if p.verified and not p.standing and _may_stand(facts, p)]
+    return package.name in facts.intact and bool(good)
+
+
+def _may_stand(facts: Facts, placement: Placement) -> bool:
+    """Signing anew for a better reason than that the kernel insists waits until the package can be looked at again."""
+    if facts.signing is None or facts.signing.enforced is None:
+        return True
+    return facts.signing.problem is None and fits_signing(facts.signing, placement.signed_by)
 
 
 def make_decision(facts: Facts, package: Package, kind: DecisionKind, *reasons: Reason) -> Decision:

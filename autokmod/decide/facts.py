@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autokmod.config import Config
+from autokmod.decide.signing import Signing
 from autokmod.model import (
     Build,
     Kernel,
@@ -42,3 +43,4 @@ class Facts:
     force: bool = False  # a person asked: failed builds are tried again
     tried: Mapping[str, Reason | None] = field(default_factory=dict)  # build keys of this run → why not even tried
     lost: tuple[tuple[Placement, Reason], ...] = ()  # what stands here or elsewhere, and its source is out of sight
+    signing: Signing | None = None  # with which key modules are signed here; None: nothing is known of that

@@ -12,6 +12,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from autokmod.config import Config
+from autokmod.decide.trust import find_distrust
 from autokmod.model import (
     DecisionKind,
     Job,
@@ -129,7 +130,17 @@ def _placement_findings(sight: Sight, config: Config, placement: Placement) -> I
         yield Readiness.WAITING, _because(placement, "waits")
     elif not placement.is_good:
         yield grade, replace(_because(placement, "is not in place yet", "not-verified"), hint=_reconcile(sight))
+    distrust = _distrust(sight, placement)
+    if distrust is not None:
+        yield grade, replace(distrust, text=f"{name} is {distrust.text}")
     yield from ((grade, reason) for reason in changed)
+
+
+def _distrust(sight: Sight, placement: Placement) -> Reason | None:
+    enforced = sight.record.enforced if sight.record else None
+    if enforced is None or sight.firmware is None or placement.signed_by is None or not placement.files:
+        return None
+    return find_distrust(sight.kernel.krel, enforced, placement.signed_by, sight.firmware)
 
 
 def _because(placement: Placement, what: str, kind: str | None = None) -> Reason:

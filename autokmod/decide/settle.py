@@ -7,13 +7,13 @@ A choice that does not fit is dropped and everything is looked at again, until n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from autokmod.decide.candidates import Candidate, find_candidates
 from autokmod.decide.compat import check_set
 from autokmod.decide.facts import Facts
-from autokmod.model import Build, CompatResult, Package, Recipe, Verdict
+from autokmod.model import Build, CompatResult, ModuleFacts, Package, Recipe, Signature, Verdict
 
 
 @dataclass(slots=True)
@@ -71,8 +71,16 @@ def check_together(facts: Facts, candidates: Mapping[str, Candidate]) -> dict[st
     """With the other owners' modules that would stay beside them."""
     modules = [m for c in candidates.values() for m in c.modules]
     names = {m.name for m in modules}
-    results = iter(check_set([*modules, *(m for m in facts.foreign if m.name not in names)], facts.abi, {}))
+    others = [m for m in facts.foreign if m.name not in names]
+    enforced = facts.signing.enforced is not None if facts.signing is not None else None
+    as_placed = [_signed(m) for m in modules] if enforced else modules
+    results = iter(check_set([*as_placed, *others], facts.abi, {}, sig_enforced=enforced))
     return {name: tuple(islice(results, len(c.modules))) for name, c in candidates.items()}
+
+
+def _signed(module: ModuleFacts) -> ModuleFacts:
+    """As it will be when it is placed: what the store has is unsigned. Whether the key is trusted is judged apart."""
+    return replace(module, signature=Signature.VERIFIED)
 
 
 def is_fit(results: Iterable[CompatResult]) -> bool:

@@ -19,12 +19,13 @@ from autokmod.act.place import (
     standing_files,
 )
 from autokmod.act.records import write_record
+from autokmod.act.sign import open_signer
 from autokmod.act.store import read_built
 from autokmod.decide.facts import Facts
-from autokmod.errors import AutokmodError, FormatError
+from autokmod.errors import AutokmodError, FormatError, SigningFailed
 from autokmod.jobs.handover import hand_over, packages_to_hand_over
 from autokmod.jobs.index import index_again, verify
-from autokmod.model import Build, Decision, DecisionKind, Kernel, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason, SignedBy
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 
@@ -43,7 +44,7 @@ def apply_decisions(
     placements += stuck
     changed = removed or {p.package: p.files for p in placements} != {n: p.files for n, p in old.items()}
     record = replace(before, updated_at=now, going=False, placements=tuple(placements))
-    record = _indexed(paths, facts, _seen(record, facts.kernel), changed=changed)
+    record = _indexed(paths, facts, _seen(record, facts), changed=changed)
     if changed:
         record = replace(record, initrd=replace(INITRD_DUE, hint=f"autokmodctl reconcile {krel}"), initrd_ok=False)
     if _says_more(record, facts):
@@ -58,8 +59,10 @@ def _indexed(paths: Paths, facts: Facts, record: KernelRecord, *, changed: bool)
     return index_again(paths, record) if _index_was_broken(facts, seen.placements) else seen
 
 
-def _seen(record: KernelRecord, kernel: Kernel) -> KernelRecord:
-    return replace(record, kernel_changed_at=kernel.changed_at, kernel_installed_at=kernel.installed_at)
+def _seen(record: KernelRecord, facts: Facts) -> KernelRecord:
+    kernel, enforced = facts.kernel, facts.signing.enforced if facts.signing else None
+    stamps = replace(record, kernel_changed_at=kernel.changed_at, kernel_installed_at=kernel.installed_at)
+    return replace(stamps, enforced=enforced)
 
 
 def _says_more(record: KernelRecord, facts: Facts) -> bool:
@@ -83,6 +86,9 @@ def _carry_out(
     """Bad luck with one package is that package's state; what stood there before stays."""
     try:
         return _place(paths, facts, decision, old, records)
+    except SigningFailed as exc:
+        reason = Reason("signing-failed", str(exc), hint=exc.hint)
+        return _unchanged(paths, decision, old, failed=reason)
     except FormatError as exc:  # the store's entry was set aside with this: what it held can be built again
         reason = Reason("store-damaged", str(exc))
         return _unchanged(paths, decision, old, failed=reason)
@@ -98,11 +104,12 @@ def _place(
     if decision.kind is DecisionKind.KEEP and old is not None:
         return _kept(decision, old)
     if decision.kind is DecisionKind.LINK and decision.link_from is not None and build is not None:
-        files = _link(paths, decision, decision.link_from, records)
-        return _placement(facts, decision, build, files)
+        source = next(p for p in records[decision.link_from].placements if p.package == decision.package)
+        files = _link(paths, decision, decision.link_from, source.files)
+        return _placement(facts, decision, build, files, source.signed_by)
     if decision.kind is DecisionKind.BUILD and decision.stored and build is not None and build.ok:
         files = _own(paths, facts, decision, build)
-        return _placement(facts, decision, build, files)
+        return _placement(facts, decision, build, files, facts.signing.signed_by if facts.signing else None)
     return _unchanged(paths, decision, old, build=build)
 
 
@@ -123,29 +130,32 @@ def _kept(decision: Decision, old: Placement) -> Placement:
 
 
 def _link(
-    paths: Paths, decision: Decision, owner: str, records: dict[str, KernelRecord]
+    paths: Paths, decision: Decision, owner: str, files: tuple[PlacedFile, ...]
 ) -> tuple[PlacedFile, ...]:
-    source = next(p for p in records[owner].placements if p.package == decision.package)
-    links = place_links(paths, decision.krel, decision.package, owner, source.files)
+    links = place_links(paths, decision.krel, decision.package, owner, files)
     remove_others(paths, decision.krel, decision.package, links)
     return links
 
 
 def _own(paths: Paths, facts: Facts, decision: Decision, build: Build) -> tuple[PlacedFile, ...]:
+    """In this order: the signature is behind the module, and what is compressed is both."""
     kind = compression_of(facts.abi.config)
-    files = place_files(
-        paths,
-        decision.krel,
-        decision.package,
-        build.modules,
-        lambda module: compress(read_built(build, module), kind),
-        kind.value,
-    )
+    with open_signer(paths, facts.signing) as seal:
+        files = place_files(
+            paths,
+            decision.krel,
+            decision.package,
+            build.modules,
+            lambda module: compress(seal(read_built(build, module)), kind),
+            kind.value,
+        )
     remove_others(paths, decision.krel, decision.package, files)
     return files
 
 
-def _placement(facts: Facts, decision: Decision, build: Build, files: tuple[PlacedFile, ...]) -> Placement:
+def _placement(
+    facts: Facts, decision: Decision, build: Build, files: tuple[PlacedFile, ...], signed_by: SignedBy | None
+) -> Placement:
     return Placement(
         decision.package,
         build.version,
@@ -158,6 +168,7 @@ def _placement(facts: Facts, decision: Decision, build: Build, files: tuple[Plac
         files,
         verified=False,
         log=f"{build.directory}/build.log",
+        signed_by=signed_by,
     )
 
 
@@ -188,6 +199,7 @@ def _unchanged(
         failed=failed is not None or (decision.kind is DecisionKind.BUILD and decision.stored),
         log=f"{build.directory}/build.log" if build is not None else None,
         standing=not is_skipped,
+        signed_by=known.signed_by if known and files else None,
     )
 
 

@@ -14,10 +14,12 @@ from autokmod.config import Config
 from autokmod.decide.buildkey import source_key
 from autokmod.decide.early import select_versions
 from autokmod.decide.facts import Facts
+from autokmod.decide.signing import Signing, fits_signing
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
 from autokmod.files import set_aside
 from autokmod.jobs.known import Known
+from autokmod.jobs.signing import read_signing
 from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.dkmsconf import Recipes, read_recipe, recall_recipe
 from autokmod.observe.kernels import list_krels, read_kernel
@@ -28,7 +30,6 @@ from autokmod.observe.toolchain import Toolchain, read_toolchain
 from autokmod.paths import Paths
 
 log = journal.get()
-LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
 class Looker:
@@ -51,6 +52,7 @@ class Looker:
         builds = self._known.builds()
         wanted = set(source_keys.values())
         records = self.records().values()
+        signing = read_signing(self.paths, self.config, krel, abi.config)
         return Facts(
             kernel,
             abi,
@@ -62,13 +64,14 @@ class Looker:
             self._keys(packages, recipes, abi, toolchain),
             builds,
             {b.key: m for b in builds if b.ok and b.source_key in wanted and (m := self._modules(b))},
-            self._owners(krel, records),
+            self._owners(krel, records, signing),
             record,
             self._intact(record),
             self._foreign(krel),
             read_stablelist(self.paths, krel),
             build_problem,
-            signing_problem(self.paths, abi),
+            signing.problem,
+            signing=signing,
             lost=find_lost(self.paths, packages, [p for r in records for p in r.placements]),
         )
 
@@ -145,19 +148,20 @@ class Looker:
                 found.append(self._known.module(file))
         return tuple(found)
 
-    def _owners(self, krel: str, records: Iterable[KernelRecord]) -> dict[str, tuple[str, ...]]:
-        """Build key → the other kernels in which its own files stand intact."""
+    def _owners(self, krel: str, records: Iterable[KernelRecord], signing: Signing) -> dict[str, tuple[str, ...]]:
+        """Build key → the other kernels in which its own files stand intact, signed as this one wants them."""
         owners: dict[str, tuple[str, ...]] = {}
-        for other, key in self._owned(krel, records):
+        for other, key in self._owned(krel, records, signing):
             owners[key] = (*owners.get(key, ()), other)
         return owners
 
-    def _owned(self, krel: str, records: Iterable[KernelRecord]) -> Iterator[tuple[str, str]]:
+    def _owned(self, krel: str, records: Iterable[KernelRecord], signing: Signing) -> Iterator[tuple[str, str]]:
         for record in records:
             if record.krel == krel or record.going:
                 continue
             for placement in record.placements:
                 own = placement.verified and placement.link_from is None and placement.key is not None
+                own = own and fits_signing(signing, placement.signed_by)
                 if own and is_intact(self.paths, record.krel, placement):
                     yield record.krel, str(placement.key)
 
@@ -175,21 +179,3 @@ def _dependencies_first(packages: Sequence[Package], recipes: Mapping[str, Recip
         free = [p for p in waiting if names.isdisjoint(set(recipes[p.id].build_depends) - {p.name})]
         yield from free or waiting
         waiting = [p for p in waiting if p not in free] if free else []
-
-
-def signing_problem(paths: Paths, abi: KernelAbi) -> Reason | None:
-    """Nothing here signs modules, so a kernel that insists on signatures cannot be served."""
-    hint = "sign the modules yourself, or turn module signature enforcement off"
-    if abi.config.get("CONFIG_MODULE_SIG_FORCE") == "y":
-        return Reason("no-signing-key", "this kernel loads only signed modules, and no key is set up", hint=hint)
-    if paths.root == Path("/") and _is_locked_down():
-        return Reason("no-signing-key", "the kernel is locked down: only signed modules load", hint=hint)
-    return None
-
-
-def _is_locked_down() -> bool:
-    try:
-        text = LOCKDOWN.read_text(encoding="ascii")
-    except OSError:
-        return False
-    return "[integrity]" in text or "[confidentiality]" in text

@@ -15,6 +15,7 @@ from autokmod.errors import FormatError
 from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.kernels import find_kernels
 from autokmod.observe.records import read_record
+from autokmod.observe.secureboot import read_firmware
 from autokmod.observe.sight import Sight, Source
 from autokmod.observe.sources import CONF, CONF_LIMIT, list_sources, split_name
 from autokmod.paths import Paths
@@ -25,7 +26,15 @@ LOCKS = Path("/proc/locks")  # proc(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:
 def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
     sources = find_sources(paths)
     running = os.uname().release if paths.root == Path("/") else None
-    return tuple(_look(paths, kernel, sources, running, now) for kernel in find_kernels(paths))
+    sights = tuple(_look(paths, kernel, sources, running, now) for kernel in find_kernels(paths))
+    return _with_firmware(paths, sights)
+
+
+def _with_firmware(paths: Paths, sights: tuple[Sight, ...]) -> tuple[Sight, ...]:
+    """Which keys are enrolled changes without a trace on disk: so it is asked each time, where it matters."""
+    concerned = [s for s in sights if s.record is not None and s.record.enforced is not None]
+    firmware = read_firmware(paths) if concerned else None
+    return tuple(replace(s, firmware=firmware) if s in concerned else s for s in sights)
 
 
 def find_sources(paths: Paths) -> tuple[Source, ...]:

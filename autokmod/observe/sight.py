@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autokmod.model import Kernel, KernelRecord, Reason
+from autokmod.observe.secureboot import Firmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,4 @@ class Sight:
     running: bool = False
     doubts: tuple[Reason, ...] = ()  # why the record as a whole is not believed
     changed: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)  # package name → what is not as recorded
+    firmware: Firmware | None = None  # looked at where the kernel loads only signed modules
