@@ -17,6 +17,7 @@ from typing import Protocol
 
 from autokmod.act.buildroom import Order, closed_way, environment, open_room, prepare
 from autokmod.act.buildscript import build_script
+from autokmod.act.debuginfo import without_debug_info
 from autokmod.act.results import Result, take_results
 from autokmod.act.scratch import scratch
 from autokmod.act.store import LOG, SYMVERS, list_builds, new_entry, publish, write_entry_file
@@ -81,7 +82,8 @@ def build_package(
     """
     toolchain, problem = read_toolchain(paths, kernel, abi, config)
     found = find_depends(paths, recipe, kernel.krel) if depends is None else tuple(depends)
-    order = Order(paths, config, package, recipe, kernel, abi, toolchain, found)
+    lean = without_debug_info(toolchain, recipe, kernel, abi)
+    order = Order(paths, config, package, recipe, kernel, abi, lean, found)
     with tokens.slot(cancel) as slot, scratch(paths.work) as work:
         started = time.monotonic()
         if cancel.requested:
