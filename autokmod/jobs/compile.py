@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from autokmod.act.build import build_package
 from autokmod.config import Config
+from autokmod.decide.duration import expected_s
 from autokmod.decide.facts import Facts
 from autokmod.errors import AutokmodError
 from autokmod.files import locked_at_once
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Package, Reason
+from autokmod.observe.tree import read_tree
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
@@ -41,10 +43,14 @@ class Compiling:
 
         In one's turn. `depends`: package id → the builds to build upon.
         """
-        todo = sorted(packages, key=lambda p: _last_duration(facts, p), reverse=True)
-        with ThreadPoolExecutor(max_workers=max(1, len(todo))) as pool:
+        todo = sorted(packages, key=lambda p: self._expected_s(facts, p), reverse=True)
+        with ThreadPoolExecutor(max_workers=self.tokens.tokens) as pool:  # more would wait, in any order
             reasons = pool.map(lambda p: self._build(facts, p, depends.get(p.id, ())), todo)
             return dict(zip((facts.keys[p.id] for p in todo), reasons, strict=True))
+
+    def _expected_s(self, facts: Facts, package: Package) -> float:
+        files = (entry.path for entry in read_tree(self.paths.resolve(package.source)).entries)
+        return expected_s(package, facts.builds, files)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[bool]:
@@ -86,9 +92,3 @@ class Compiling:
             self.cancel,
             depends,
         )
-
-
-def _last_duration(facts: Facts, package: Package) -> float:
-    """Seconds the package took last; one never built may be the longest of all."""
-    known = [b for b in facts.builds if b.package == package.name]
-    return max(known, key=lambda b: b.built_at).duration_s if known else float("inf")
