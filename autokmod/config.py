@@ -61,6 +61,15 @@ class LinkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Builds that nothing uses any more. What a kernel of this machine uses is never collected, whatever the bound."""
+
+    max_size_mb: Count = 4096  # looked at after each job: above it, the oldest go; 0: no bound
+    keep_failed: bool = True  # failures of kernels that are here stay remembered: not tried again for nothing
+    min_age_s: Seconds = 86400.0  # nothing younger is collected
+
+
+@dataclass(frozen=True, slots=True)
 class RetryConfig:
     attempts: Count = 5  # after the first
     first_delay_s: Seconds = 30.0  # doubled for each further attempt
@@ -114,6 +123,7 @@ class Config:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
     initrd: InitrdConfig = field(default_factory=InitrdConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)

@@ -34,14 +34,17 @@ def scratch(parent: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def sweep(parent: Path) -> None:
-    """Remove what nobody holds any more."""
+def sweep(parent: Path) -> int:
+    """Remove what nobody holds any more. How many directories that were."""
+    swept = 0
     for name in os.listdir(parent):
         if name.startswith(PREFIX):
             fd = _lock(parent / name)
             if fd is not None:
                 remove_tree(parent / name)
                 os.close(fd)
+                swept += 1
+    return swept
 
 
 def _make_locked(parent: Path) -> tuple[Path, int]:

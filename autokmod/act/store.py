@@ -20,6 +20,7 @@ from pathlib import Path
 
 from autokmod import journal
 from autokmod.act.scratch import remove_tree, scratch
+from autokmod.decide.collect import Damaged, Entry
 from autokmod.errors import FormatError
 from autokmod.events import Event
 from autokmod.files import fsync_dir, read_json, set_aside, write_json
@@ -32,6 +33,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LOG = "build.log"
 SYMVERS = "Module.symvers"
+ASIDE = ".damaged"
+BLOCK = 512  # what st_blocks counts in
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\.ko")
 
@@ -106,16 +109,57 @@ def verify_build(build: Build) -> None:
 
 
 def _set_aside(directory: Path, why: FormatError) -> None:
-    remove_tree(directory.with_name(f"{directory.name}.damaged"))
+    remove_tree(directory.with_name(f"{directory.name}{ASIDE}"))
     with contextlib.suppress(FileNotFoundError):  # another process was quicker
         aside = set_aside(directory)
         log.warning(f"{why}; set aside as {aside}, it is built again when needed", kind=Event.STATE_DAMAGED)
 
 
-def remove_build(paths: Paths, key: str) -> None:
-    """No error if there is none."""
+def read_store(paths: Paths) -> tuple[tuple[Entry, ...], tuple[Damaged, ...]]:
+    """Everything in it with the room that it takes; nothing is set aside by this. OSError travels."""
+    entries, damaged = [], []
+    for directory in _directories(paths.builds):
+        found = _read_entry(directory)
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            damaged.append(found)
+    return tuple(entries), tuple(damaged)
+
+
+def _directories(builds: Path) -> list[Path]:
+    """Entries, and those that were set aside. What else lies there is not ours to judge."""
+    try:
+        names = sorted(os.listdir(builds))
+    except FileNotFoundError:
+        return []
+    known = (builds / name for name in names if _KEY.fullmatch(name.removesuffix(ASIDE)))
+    return [path for path in known if path.is_dir() and not path.is_symlink()]
+
+
+def _read_entry(directory: Path) -> Entry | Damaged:
+    size = _room(directory)
+    try:
+        if directory.name.endswith(ASIDE):
+            raise FormatError(str(directory), "was set aside")
+        return Entry(_read(directory), size)
+    except FileNotFoundError:
+        why = FormatError(str(directory / MANIFEST), "is missing")
+    except FormatError as exc:
+        why = exc
+    return Damaged(directory.name, size, directory.stat().st_ctime, str(why))
+
+
+def _room(directory: Path) -> int:
+    """Bytes on the disk, as du(1) counts them."""
+    return BLOCK * sum(e.stat(follow_symlinks=False).st_blocks for e in os.scandir(directory))
+
+
+def remove_build(paths: Paths, name: str) -> None:
+    """A key, or the name of what was set aside; gone at once for every reader. No error if there is none."""
     with scratch(paths.builds) as place, contextlib.suppress(FileNotFoundError):
-        os.rename(paths.builds / key, place / key)
+        os.rename(paths.builds / name, place / name)
+        fsync_dir(paths.builds)
 
 
 @contextlib.contextmanager

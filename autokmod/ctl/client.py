@@ -79,6 +79,11 @@ def cancel_job(number: int) -> None:
     _call("CancelJob", GLib.Variant("(u)", (number,)), None, CHANGE, PERSON_MS)
 
 
+def collect_garbage() -> dict[str, Any]:
+    (found,) = _call("CollectGarbage", GLib.Variant("(b)", (False,)), "(a{sv})", CHANGE, PERSON_MS)
+    return dict(found)
+
+
 def _call(method: str, arguments: Any, reply: str | None, flags: Any, timeout_ms: int) -> Any:
     shape = GLib.VariantType(reply) if reply else None
     try:

@@ -13,9 +13,10 @@ class Action(StrEnum):
 
     RECONCILE = "io.github.autokmod.AutoKmod.reconcile"
     CANCEL = "io.github.autokmod.AutoKmod.cancel"
+    COLLECT = "io.github.autokmod.AutoKmod.collect"
 
 
-WORDS = {Action.RECONCILE: "queue work", Action.CANCEL: "cancel jobs"}
+WORDS = {Action.RECONCILE: "queue work", Action.CANCEL: "cancel jobs", Action.COLLECT: "remove stored builds"}
 
 
 class Caller(Protocol):

@@ -13,6 +13,7 @@ from autokmod.config_load import load_config
 from autokmod.daemon.settle import wait_s
 from autokmod.errors import UnknownKernel, UnknownPackage
 from autokmod.jobs.engine import Engine
+from autokmod.jobs.gc import Collection, collect_store, preview_collection
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.queue import Change, Queue
 from autokmod.jobs.worker import Worker
@@ -74,6 +75,11 @@ class Core:
     def cancel(self, job_id: int) -> None:
         """Raises UnknownJob."""
         self.worker.cancel(job_id)
+
+    def collect(self, *, dry_run: bool) -> Collection:
+        """Raises StoreBusy, OSError."""
+        collect = preview_collection if dry_run else collect_store
+        return collect(self.paths, self.config, time.time())
 
     def reload(self) -> Config:
         """Raises ConfigError, and everything stays as it was."""

@@ -33,6 +33,7 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
         removed = [] if named else [shot.remove(entry) for entry in shot.entries(Verb.REMOVE)]
         wanted = named or list(engine.kernels_to_check())
         served = [shot.reconcile(krel) for krel in wanted]
+        engine.keep_small()
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
         tell_readiness(status)

@@ -74,6 +74,12 @@ class Manager:
         return self._core.reconcile(krels, force=force)
 
     @threaded
+    def CollectGarbage(self, dry_run: bool, *, caller: Caller) -> Record:  # noqa: FBT001
+        if not dry_run:
+            authorize(Action.COLLECT, caller)
+        return record(to_json(self._core.collect(dry_run=dry_run)))
+
+    @threaded
     def CancelJob(self, job_id: int, *, caller: Caller) -> None:
         authorize(Action.CANCEL, caller)
         self._core.cancel(job_id)

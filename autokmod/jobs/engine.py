@@ -11,6 +11,7 @@ from autokmod.config import Config
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
 from autokmod.jobs.compile import Progress
+from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import Reconciliation
@@ -30,6 +31,7 @@ class Engine:
         self.paths, self.config, self.clock = paths, config, clock
         self.looker = Looker(paths, config)
         self.tokens = TokenPool(config.build.jobs)
+        self._keeper = Keeper(paths, config)
 
     def close(self) -> None:
         self.tokens.close()
@@ -47,6 +49,7 @@ class Engine:
             return JobResult("done", f"{job.krel}: nothing links to it any more")
         krels = self.kernels_to_check() if job.verb is Verb.RESCAN else (job.krel,)
         results = [self._reconcile_job(krel, job, cancel, progress) for krel in krels]
+        self.keep_small()
         return _worst(results) or (results[0] if results else JobResult("done"))
 
     def _reconcile_job(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
@@ -64,6 +67,10 @@ class Engine:
         unasked = replace(job, why="kernel-gone", force=False)
         results = [self._reconcile_job(other, unasked, cancel, progress) for other in linked]
         return _worst(results) or JobResult("done", f"{krel} is not on this machine any more")
+
+    def keep_small(self) -> None:
+        """The store, after a job: see config.StoreConfig."""
+        self._keeper.keep_small(self.clock())
 
     # ---- what they do ---------------------------------------------------------------------------
 

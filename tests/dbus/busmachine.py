@@ -252,4 +252,4 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-SHAPES = {"GetJob": "u", "Explain": "ss", "CancelJob": "u", "Reconcile": "asb"}
+SHAPES = {"GetJob": "u", "Explain": "ss", "CancelJob": "u", "Reconcile": "asb", "CollectGarbage": "b"}
