@@ -86,6 +86,9 @@ class InitrdConfig:
 class ShutdownConfig:
     # What is queued is finished before the machine goes down; 0: not at all. More than 25 minutes count as 25.
     time_limit_s: Count = 900
+    # While a job runs, logind refuses to shut down, but never beyond the limit. Root may, on a terminal, all the same.
+    block: bool = False
+    block_limit_s: Limit = 600
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from autokmod import journal
 from autokmod.config import Config, LogLevel
 from autokmod.daemon.bus import Bus, BusUnavailable
 from autokmod.daemon.core import Core
+from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify, notify_status, watchdog_s
 from autokmod.daemon.service import XML, Manager
@@ -50,11 +52,14 @@ class App:
             changed=lambda change: self.loop.post(self._job_changed, change),
             progress=lambda job, text: self.loop.post(self._progress, job, text),
             ended=lambda: self.loop.post(self._worker_ended),
+            publishing=lambda krel: self._logind.publishing(krel) if self._logind else nullcontext(),
+            working=lambda job: self._logind.working(self.core.config, job) if self._logind else nullcontext(),
         )
         self.manager = Manager(self.core)
         self._paths, self._log_level, self._use_bus = paths, log_level, use_bus
         self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._bus: Bus | None = None
+        self._logind: Logind | None = None
         self._watcher: Watcher | None = None
         self._jobs: dict[int, Job] = {}
         self._kernels: Mapping[str, KernelStatus] = {}
@@ -102,6 +107,8 @@ class App:
             self._bus = Bus()
             self._bus.on_lost(lambda: self.loop.post(self._bus_lost))
             self._bus.publish(self.manager, XML)
+            self._logind = Logind(self._bus.connection)
+            self._logind.on_shutdown(self._prepare_for_shutdown)
         except BusUnavailable as exc:
             log.warning(f"{exc}; going on without it", kind=Event.NO_BUS)
 
@@ -111,6 +118,11 @@ class App:
             log.error("the system bus went away; leaving, to be started again", kind=Event.NO_BUS)
             self.loop.exit_code = 1
             self._stop()
+
+    def _prepare_for_shutdown(self, is_going: bool) -> None:  # noqa: FBT001
+        """What runs goes on as long as it may; what is queued is autokmod-flush.service's."""
+        log.info("the machine goes down: no new job is begun" if is_going else "the machine stays up: jobs go on")
+        self.core.worker.hold(on=is_going)
 
     def _stop(self) -> None:
         if self._stopping:

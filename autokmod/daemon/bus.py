@@ -224,6 +224,10 @@ class Bus:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dbus")
         self._published: list[Any] = []
 
+    @property
+    def connection(self) -> Any:
+        return self._bus.con
+
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Called on the loop's thread when the bus goes away."""
         self._bus.con.connect("closed", lambda *_: callback())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
@@ -16,6 +17,7 @@ from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.queue import Change, Queue
+from autokmod.jobs.reconcile import Publishing
 from autokmod.jobs.worker import Worker
 from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Verb
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
@@ -35,11 +37,13 @@ class Core:
         changed: Callable[[Change], None],
         progress: Callable[[Job, str], None],
         ended: Callable[[], None],
+        publishing: Publishing,
+        working: Callable[[Job], AbstractContextManager[None]],
     ) -> None:
-        self.paths, self.config = paths, config
-        self.engine = Engine(paths, config, time.time)
+        self.paths, self.config, self._publishing = paths, config, publishing
+        self.engine = Engine(paths, config, time.time, publishing)
         self.queue = Queue(paths, config.retry, time.time, changed)
-        self.worker = Worker(self.queue, self.engine, progress=progress, ended=ended)
+        self.worker = Worker(self.queue, self.engine, progress=progress, ended=ended, working=working)
 
     # ---- looking ---------------------------------------------------------------------------------
 
@@ -86,7 +90,7 @@ class Core:
         config = load_config(self.paths)
         if config != self.config:
             self.config = config
-            self.engine = Engine(self.paths, config, time.time)
+            self.engine = Engine(self.paths, config, time.time, self._publishing)
             self.worker.use(self.engine, config.retry)
         return config
 

@@ -14,7 +14,7 @@ from autokmod.jobs.compile import Progress
 from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
 from autokmod.jobs.look import Looker
-from autokmod.jobs.reconcile import Reconciliation
+from autokmod.jobs.reconcile import Publishing, Reconciliation, unattended
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Job, JobResult, KernelRecord, KernelState, Verb
 from autokmod.observe.kernels import find_kernels
@@ -27,8 +27,10 @@ MAY_PASS = frozenset({"build-interrupted", "build-impossible", "placement-failed
 
 
 class Engine:
-    def __init__(self, paths: Paths, config: Config, clock: Callable[[], float]) -> None:
-        self.paths, self.config, self.clock = paths, config, clock
+    def __init__(
+        self, paths: Paths, config: Config, clock: Callable[[], float], publishing: Publishing = unattended
+    ) -> None:
+        self.paths, self.config, self.clock, self.publishing = paths, config, clock, publishing
         self.looker = Looker(paths, config)
         self.tokens = TokenPool(config.build.jobs)
         self._keeper = Keeper(paths, config)
@@ -97,6 +99,7 @@ class Engine:
             asked=asked,
             cancel=cancel or Cancel(),
             progress=progress or (lambda _: None),
+            publishing=self.publishing,
         ).run()
 
     def remove(self, krel: str) -> None:
@@ -104,7 +107,7 @@ class Engine:
 
         What could not be promoted stays where it is, so that no link dangles as long as that is in our hands.
         """
-        with locked(self.paths.lock):
+        with locked(self.paths.lock), self.publishing(krel):
             lost = hand_over(self.paths, self.looker.records(), krel, self.clock())
             if self.paths.modulesd(krel).is_dir():
                 remove_all(self.paths, krel, but=lost)

@@ -7,6 +7,7 @@ between the world may change: each round starts from the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from autokmod.config import Config
@@ -24,10 +25,16 @@ from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
+Publishing = Callable[[str], AbstractContextManager[None]]  # around what changes a kernel's modules directory or initrd
+
 DAMAGED = ("store-damaged", "content-differs", "not-readable")
 MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
 LEAVING_S = 3600.0  # what was announced to go, is there after so long, and no package manager is at work: it stays
 MAX_ROUNDS = 20  # each builds what the last one's builds made possible: as deep as packages depend on packages
+
+
+def unattended(_: object) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -43,6 +50,7 @@ class Reconciliation:
     asked: bool  # False: a kernel whose removal was announced lately is left alone
     cancel: Cancel
     progress: Progress
+    publishing: Publishing = unattended
     why: dict[str, tuple[Reason, ...]] = field(default_factory=dict)  # package → what made it necessary to compile
     tried: dict[str, Reason | None] = field(default_factory=dict)  # build key → why it could not even be tried
     has_looked: bool = False
@@ -57,7 +65,8 @@ class Reconciliation:
                     break
                 decisions = decide_kernel(facts)
                 if not (left and self.build) or self.cancel.requested or not _to_compile(decisions):
-                    record = self._apply(facts, decisions)
+                    with self.publishing(self.krel):
+                        record = self._apply(facts, decisions)
                     if not (left and self.build and _must_look_again(facts.record, record)):
                         return record
                     continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from autokmod import journal
@@ -16,6 +17,7 @@ from autokmod.config import RetryConfig
 from autokmod.errors import AutokmodError, CommandFailed
 from autokmod.events import Event
 from autokmod.jobs.queue import Queue
+from autokmod.jobs.reconcile import unattended
 from autokmod.jobs.retry import delay_s
 from autokmod.model import Job, JobResult, Verb
 from autokmod.run import Cancel
@@ -36,7 +38,9 @@ class Engine(Protocol):
 
 
 class Worker(threading.Thread):
-    """`progress` and `ended` are called on this thread: they must hand the word on and return."""
+    """`progress` and `ended` are called on this thread: they must hand the word on and return. `working` is around
+    each job.
+    """
 
     def __init__(
         self,
@@ -46,19 +50,26 @@ class Worker(threading.Thread):
         progress: Callable[[Job, str], None],
         ended: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        working: Callable[[Job], AbstractContextManager[None]] = unattended,
     ) -> None:
         super().__init__(name="worker")
         self._queue, self._progress, self._ended, self._clock = queue, progress, ended, clock
-        self._engine = engine
+        self._engine, self._working = engine, working
         self._next_engine: Engine | None = None
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._holding = False
         self._running: tuple[int, Cancel] | None = None
 
     # ---- from other threads ----------------------------------------------------------------------
 
     def wake(self) -> None:
         with self._changed:
+            self._changed.notify()
+
+    def hold(self, *, on: bool) -> None:
+        """Begin no new job for the time being."""
+        with self._changed:
+            self._holding = on
             self._changed.notify()
 
     def stop(self) -> None:
@@ -104,7 +115,7 @@ class Worker(threading.Thread):
         with self._changed:
             while not self._stopping:
                 self._change_engine()
-                job, wait_s = self._take()
+                job, wait_s = (None, None) if self._holding else self._take()
                 if job is not None:
                     self._running = (job.id, Cancel())
                     return job
@@ -127,7 +138,8 @@ class Worker(threading.Thread):
     def _do(self, job: Job) -> None:
         cancel = self._running[1] if self._running else Cancel()
         with journal.context(job=job.id, krel=job.krel):
-            result = self._run(job, cancel)
+            with self._working(job):
+                result = self._run(job, cancel)
             with self._changed:
                 self._running = None
                 is_stopping = self._stopping

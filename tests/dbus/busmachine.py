@@ -47,6 +47,9 @@ BUS_CONFIG = """\
   </policy>
   <policy user="root"><allow send_destination="org.freedesktop.DBus"/></policy>
   <include>{policy}</include>
+  <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.login1.conf</include>
+  <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf</include>
+  <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf</include>
 </busconfig>
 """
 

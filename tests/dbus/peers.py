@@ -1,0 +1,65 @@
+"""The other services of a system bus, the real ones, on a private bus: with a /run and an /etc of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.dbus.busmachine import LIMIT_S, Machine, until
+
+LOGIND = "/lib/systemd/systemd-logind"
+# What it writes goes into a /run/systemd that only it sees; of the seats and terminals of this machine it has none.
+LOGIND_STAGE = "mount --make-rprivate / && mount -t tmpfs none /run/systemd && mkdir /run/systemd/system && exec "
+LOGIN1 = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+
+
+def has_owner(machine: Machine, name: str) -> bool:
+    bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+    return "true" in machine.busctl("call", *bus, "NameHasOwner", "s", name).stdout
+
+
+@contextmanager
+def running(machine: Machine, name: str, stage: str, program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Until it has its name on the bus. `stage`: shell words that run before it, in a mount namespace of its own."""
+    log = machine.directory / f"{name}.log"
+    argv = ["unshare", "--mount", "sh", "-c", f"{stage} {program}"]
+    with open(log, "wb") as out, subprocess.Popen(argv, env=machine.env(), stdout=out, stderr=out) as process:
+        try:
+            until(lambda: process.poll() is not None or has_owner(machine, name))
+            assert process.poll() is None, log.read_text()
+            yield process
+        finally:
+            process.terminate()
+            process.wait(LIMIT_S)
+
+
+@contextmanager
+def running_logind(machine: Machine) -> Iterator[None]:
+    os.makedirs("/run/systemd", exist_ok=True)  # what is mounted over
+    with running(machine, LOGIN1[0], LOGIND_STAGE, LOGIND):
+        yield
+
+
+def inhibitors(machine: Machine) -> list[tuple[Any, ...]]:
+    """What, who, why, mode."""
+    done = machine.busctl("call", *LOGIN1, "ListInhibitors")
+    assert done.returncode == 0, done.stderr
+    return [tuple(row[:4]) for row in json.loads(done.stdout)["data"][0]]
+
+
+@contextmanager
+def delaying_others(machine: Machine) -> Iterator[None]:
+    """Somebody else who wants logind to wait, for as long as logind is willing to."""
+    argv = ["systemd-inhibit", "--mode=delay", "--what=shutdown", "--who=test", "cat"]
+    with subprocess.Popen(argv, env=machine.env(), stdin=subprocess.PIPE) as process:
+        try:
+            until(lambda: any(who == "test" for _, who, _, _ in inhibitors(machine)))
+            yield
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(LIMIT_S)
