@@ -58,6 +58,7 @@ class LinkConfig:
     stablelist: bool = True  # where the distribution installed one that is not empty, every symbol must be on it
     known_bad_kernels: bool = True  # no links from or to kernels of autokmod's own list of broken ones
     denied_kernels: tuple[str, ...] = ()  # the administrator's: shell patterns of krels
+    other_owners: bool = True  # also to what DKMS installed in other kernels, and to vendors' modules in extra/
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,6 +287,17 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignOrigin:
+    """Whose build it is that autokmod links to, or took over, without having made it."""
+
+    owner: str  # "DKMS", or "the vendor" where only the files are known
+    krel: str  # the kernel that it was built for
+    place: str  # where it was found in a modules directory: updates/dkms, extra/NAME
+    has_source: bool  # False: there is no package on this machine that it could be built from
+    features: Mapping[str, str] | None = None  # fingerprint of its kernel's configuration, where that was known
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Of one package on one kernel."""
 
@@ -299,6 +310,7 @@ class Decision:
     stored: bool = False  # that build is already in the store: nothing is compiled
     link_from: str | None = None  # krel whose files are linked to
     symbols_compared: int = 0
+    foreign: ForeignOrigin | None = None  # the build is another owner's
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +352,7 @@ class Placement:
     verified: bool
     errors: tuple[BuildError, ...] = ()  # of the failed build, if that is what stands in the way
     failed: bool = False  # the decision could not be carried out; reasons say why
+    foreign: ForeignOrigin | None = None  # the files are another owner's build
     log: str | None = None
     standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
     signed_by: SignedBy | None = None  # None: autokmod did not sign them
@@ -348,6 +361,25 @@ class Placement:
     def is_good(self) -> bool:
         """What was decided is there, proven."""
         return self.verified and not self.failed and not self.standing
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignBuild:
+    """One package's modules in a kernel, made by another owner: to be linked to, never to be touched."""
+
+    key: str  # digest of whose it is and of the files' content
+    package: str
+    version: str
+    krel: str  # in whose modules directory the files are
+    origin: ForeignOrigin
+    files: tuple[PlacedFile, ...]
+    modules: tuple[ModuleFacts, ...]
+    taken_over: bool = False  # a copy among autokmod's own files, since the kernel that had it went
+    problem: Reason | None = None  # why nothing can be said of it, and no link is made
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(file.module for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)

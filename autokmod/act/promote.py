@@ -17,18 +17,25 @@ from autokmod.act.place import place_links, placed_file, remove_others
 from autokmod.errors import PlacementFailed
 from autokmod.files import write_file
 from autokmod.model import DecisionKind, KernelRecord, PlacedFile, Placement, Reason
-from autokmod.paths import Paths
+from autokmod.paths import OWN, Paths
 from autokmod.versions import sort_key
 
 
-def linked_packages(records: Iterable[KernelRecord], owner: str) -> dict[str, list[str]]:
-    """Package → krels whose links lead into `owner`, newest first."""
+def linked_packages(
+    records: Iterable[KernelRecord], owner: str, *, to_ours: bool = False
+) -> dict[str, list[str]]:
+    """Package → krels whose links lead into `owner`, newest first. `to_ours`: only to files that autokmod put there."""
     found: dict[str, list[str]] = {}
     for record in records:
         for placement in record.placements:
-            if placement.link_from == owner and placement.files:
+            linked = placement.link_from == owner and placement.files
+            if linked and (not to_ours or _leads_to_ours(placement)):
                 found.setdefault(placement.package, []).append(record.krel)
     return {package: sorted(krels, key=sort_key, reverse=True) for package, krels in found.items()}
+
+
+def _leads_to_ours(placement: Placement) -> bool:
+    return all(f"/{OWN}/" in (file.target or "") for file in placement.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ def promote(
             changed.update(_promote_package(paths, current, package, krels, owner))
         except (PlacementFailed, OSError) as exc:
             failed[package] = str(exc)
+            changed.update(_let_go(paths, current, package, str(exc)))
     return Promotion(changed, failed)
 
 
@@ -63,6 +71,23 @@ def _promote_package(
     for krel in others:
         moved = _point_to(paths, _placement(records[krel], package), krel, heir, inherited.files)
         changed[krel] = _with_placement(records[krel], moved)
+    return changed
+
+
+def _let_go(
+    paths: Paths, records: Mapping[str, KernelRecord], package: str, why: str
+) -> dict[str, KernelRecord]:
+    """Another owner's files go, whatever we could not do: no link may be left to lead nowhere."""
+    changed = {}
+    for krel, record in records.items():
+        placement = _placement(record, package)
+        if not _leads_to_ours(placement):
+            with contextlib.suppress(OSError):
+                remove_others(paths, krel, package, ())
+            text = f"what it was linked to in {placement.link_from} goes, and could not be taken over: {why}"
+            reason = Reason("placement-failed", text, hint=f"autokmodctl reconcile {krel}")
+            gone = replace(placement, reasons=(reason,), link_from=None, files=(), verified=False, failed=True)
+            changed[krel] = _with_placement(record, gone)
     return changed
 
 

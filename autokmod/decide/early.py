@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from autokmod.decide.facts import Facts
+from autokmod.decide.foreign import VENDOR
 from autokmod.decide.signing import fits_signing
 from autokmod.model import Decision, DecisionKind, Package, Placement, Reason
 from autokmod.versions import is_older
@@ -35,6 +36,8 @@ def decide_early(facts: Facts, package: Package) -> Decision | None:
     if not facts.abi.exports and _stands(facts, package):
         text = "in place and verified when the headers were there; without them it cannot be compared again"
         return make_decision(facts, package, DecisionKind.KEEP, Reason("in-place", text))
+    if package.kind == VENDOR:
+        return None
     problem = package.problem or facts.recipe_problems.get(package.id)
     if problem is not None:
         return make_decision(facts, package, DecisionKind.BLOCKED, problem)
@@ -54,7 +57,8 @@ def wait_for_source(facts: Facts, placement: Placement, why: Reason) -> Decision
     """Its modules stay. Only a person can tell that it is gone for good."""
     krel = facts.kernel.krel
     hint = f"{why.hint}; if {placement.package} is gone for good: autokmodctl reconcile --force {krel}"
-    return Decision(placement.package, placement.version, krel, DecisionKind.WAIT, (replace(why, hint=hint),))
+    reasons = (replace(why, hint=hint),)
+    return Decision(placement.package, placement.version, krel, DecisionKind.WAIT, reasons, foreign=placement.foreign)
 
 
 def _stands(facts: Facts, package: Package) -> bool:

@@ -9,6 +9,7 @@ from autokmod.config import Config
 from autokmod.decide.signing import Signing
 from autokmod.model import (
     Build,
+    ForeignBuild,
     Kernel,
     KernelAbi,
     KernelRecord,
@@ -37,6 +38,7 @@ class Facts:
     record: KernelRecord | None = None
     intact: frozenset[str] = frozenset()  # names of packages whose placement here is on disk as recorded
     foreign: tuple[ModuleFacts, ...] = ()  # other owners' out-of-tree modules that depmod picks here
+    foreign_builds: tuple[ForeignBuild, ...] = ()  # other owners' builds in any kernel, to be linked to
     stable: Stablelist | None = None  # the distribution's list of stable symbols for this kernel
     build_problem: Reason | None = None  # nothing can be built for this kernel now: toolchain, sandbox
     signing_problem: Reason | None = None  # unsigned modules would be refused by this kernel

@@ -9,28 +9,36 @@ from autokmod.decide.candidates import Candidate
 from autokmod.decide.dependencies import with_dependencies
 from autokmod.decide.early import decide_early, make_decision, select_versions, wait_for_source
 from autokmod.decide.facts import Facts
-from autokmod.decide.settle import Choice, judge_barred, open_choices, settle
+from autokmod.decide.foreign import VENDOR, vendor_packages
+from autokmod.decide.settle import Choice, judge_barred, judge_theirs, open_choices, settle
+from autokmod.decide.vendor import Verdicts, decide_vendor, is_dkms_s_work
 from autokmod.decide.why import absent_providers, build_failed, no_headers, why_build, why_use
 from autokmod.model import Build, Decision, DecisionKind, KernelState, Package
 
 
 def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
     """One decision for each package name, in name order."""
-    packages = select_versions(facts.packages)
+    packages = (*select_versions(facts.packages), *vendor_packages(facts))
     early = {p.name: decide_early(facts, p) for p in packages}
     choices = open_choices(facts, [p for p in packages if early[p.name] is None])
     settle(facts, choices)
     judge_barred(facts, choices)
     decisions = {name: d for name, d in early.items() if d is not None}
-    decisions.update({name: _decide(facts, choice) for name, choice in choices.items()})
+    theirs = judge_theirs(facts, choices) if facts.foreign_builds else {}
+    decisions.update({name: _decide(facts, choice, theirs) for name, choice in choices.items()})
     decisions.update({p.package: wait_for_source(facts, p, why) for p, why in facts.lost if not facts.force})
     final = with_dependencies(facts, decisions, choices)
     return tuple(final[name] for name in sorted(final))
 
 
-def _decide(facts: Facts, choice: Choice) -> Decision:
+def _decide(facts: Facts, choice: Choice, theirs: Verdicts) -> Decision:
     if choice.best is not None:
         return _use(facts, choice, choice.best)
+    if choice.package.kind == VENDOR:
+        return decide_vendor(facts, choice, theirs)
+    done = is_dkms_s_work(facts, choice, theirs)
+    if done is not None:
+        return make_decision(facts, choice.package, DecisionKind.SKIP, done)
     failed = _failed_build(facts, choice.package)
     if failed is not None:
         return _remember_failure(facts, choice.package, failed)
@@ -54,7 +62,7 @@ def _use(facts: Facts, choice: Choice, candidate: Candidate) -> Decision:
     exact = candidate.build.key == facts.keys.get(choice.package.id)
     return Decision(
         choice.package.name,
-        choice.package.version,
+        candidate.build.version if candidate.foreign is not None else choice.package.version,
         facts.kernel.krel,
         candidate.kind,
         (why_use(candidate, compared, exact=exact),),
@@ -62,6 +70,7 @@ def _use(facts: Facts, choice: Choice, candidate: Candidate) -> Decision:
         stored=True,
         link_from=candidate.link_from,
         symbols_compared=compared,
+        foreign=candidate.foreign.origin if candidate.foreign is not None else None,
     )
 
 

@@ -29,7 +29,8 @@ from autokmod.versions import is_older
 
 WORST_FIRST = (Readiness.NOT_READY, Readiness.WAITING, Readiness.DEGRADED, Readiness.PENDING, Readiness.READY)
 IN_PLACE = (DecisionKind.KEEP, DecisionKind.LINK, DecisionKind.BUILD)
-BY_ADMINISTRATOR = ("disabled", "excluded")  # kinds of a skip's reason
+# Kinds of a skip's reason with which nothing is lacking: the administrator's word, another owner's modules that fit.
+FINE_SKIPS = ("disabled", "excluded", "foreign-stands")
 
 Finding = tuple[Readiness, Reason]
 
@@ -122,7 +123,7 @@ def _placement_findings(sight: Sight, config: Config, placement: Placement) -> I
     name, grade = placement.package, _grade(config, placement.package)
     changed = sight.changed.get(name, ())
     if placement.kind is DecisionKind.SKIP:
-        if grade is Readiness.NOT_READY and not any(r.kind in BY_ADMINISTRATOR for r in placement.reasons):
+        if grade is Readiness.NOT_READY and not any(r.kind in FINE_SKIPS for r in placement.reasons):
             yield grade, _because(placement, "is required, but skipped", "required-skipped")
     elif placement.failed or placement.kind is DecisionKind.BLOCKED:
         yield grade, _because(placement, "failed" if placement.failed else "is blocked")

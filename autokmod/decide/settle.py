@@ -6,13 +6,14 @@ A choice that does not fit is dropped and everything is looked at again, until n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from autokmod.decide.candidates import Candidate, find_candidates
 from autokmod.decide.compat import check_set
 from autokmod.decide.facts import Facts
+from autokmod.decide.foreign import recipe_of
 from autokmod.model import Build, CompatResult, ModuleFacts, Package, Recipe, Signature, Verdict
 
 
@@ -45,7 +46,7 @@ def _by_source(builds: Iterable[Build]) -> dict[str, list[Build]]:
 
 
 def _open_choice(facts: Facts, package: Package, builds: Iterable[Build]) -> Choice:
-    recipe = facts.recipes[package.id]
+    recipe = recipe_of(facts, package)
     found = find_candidates(facts, package, recipe, builds)
     return Choice(package, recipe, [c for c in found if not c.barred], [c for c in found if c.barred])
 
@@ -69,18 +70,35 @@ def _unfit(facts: Facts, choices: Mapping[str, Choice]) -> list[Choice]:
 
 def check_together(facts: Facts, candidates: Mapping[str, Candidate]) -> dict[str, tuple[CompatResult, ...]]:
     """With the other owners' modules that would stay beside them."""
-    modules = [m for c in candidates.values() for m in c.modules]
+    enforced = _enforced(facts)
+    modules = [m for c in candidates.values() for m in (_signed(c) if enforced else c.modules)]
     names = {m.name for m in modules}
     others = [m for m in facts.foreign if m.name not in names]
-    enforced = facts.signing.enforced is not None if facts.signing is not None else None
-    as_placed = [_signed(m) for m in modules] if enforced else modules
-    results = iter(check_set([*as_placed, *others], facts.abi, {}, sig_enforced=enforced))
+    results = iter(check_set([*modules, *others], facts.abi, {}, sig_enforced=enforced))
     return {name: tuple(islice(results, len(c.modules))) for name, c in candidates.items()}
 
 
-def _signed(module: ModuleFacts) -> ModuleFacts:
-    """As it will be when it is placed: what the store has is unsigned. Whether the key is trusted is judged apart."""
-    return replace(module, signature=Signature.VERIFIED)
+def _enforced(facts: Facts) -> bool | None:
+    return facts.signing.enforced is not None if facts.signing is not None else None
+
+
+def _signed(candidate: Candidate) -> Sequence[ModuleFacts]:
+    """As they will be when they are placed: what the store has is unsigned. Whether the key is trusted is judged apart.
+
+    Another owner's modules stay as they are.
+    """
+    if candidate.foreign is not None:
+        return candidate.modules
+    return [replace(module, signature=Signature.VERIFIED) for module in candidate.modules]
+
+
+def judge_theirs(facts: Facts, choices: Mapping[str, Choice]) -> dict[str, CompatResult]:
+    """Path → what is to be said of another owner's module that stays here, beside what was chosen."""
+    chosen = [m for c in choices.values() if c.best is not None for m in c.best.modules]
+    names = {m.name for m in chosen}
+    staying = [m for m in facts.foreign if m.name not in names]
+    judged = check_set([*chosen, *staying], facts.abi, {}, sig_enforced=_enforced(facts)) if staying else ()
+    return {result.path: result for result in judged[len(chosen) :]}
 
 
 def is_fit(results: Iterable[CompatResult]) -> bool:

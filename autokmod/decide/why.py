@@ -13,9 +13,17 @@ FAILURES = ("build-failed", "build-interrupted")
 MAX_SYMBOL_REASONS = 50  # kept with a decision; the sentence counts them all
 
 
+def _whose(candidate: Candidate) -> str:
+    krel = candidate.build.krel
+    if candidate.foreign is None:
+        return f"the build for {krel}"
+    origin = candidate.foreign.origin
+    return f"{origin.owner}'s build for {krel} ({origin.place})"
+
+
 def why_use(candidate: Candidate, compared: int, *, exact: bool) -> Reason:
     agree = f"all {compared} symbol versions agree"
-    origin = "built for this kernel" if exact else f"the build for {candidate.build.krel} is compatible"
+    origin = "built for this kernel" if exact else f"{_whose(candidate)} is compatible"
     if candidate.kind is DecisionKind.KEEP:
         how = f"linked to {candidate.link_from}" if candidate.link_from else "in place"
         return Reason("in-place", f"{how} and verified; {origin}, {agree}")
@@ -71,7 +79,7 @@ def why_unfit(candidate: Candidate, results: Sequence[CompatResult]) -> tuple[Re
     reasons = [reason for result in results if result.verdict is not Verdict.COMPATIBLE for reason in result.reasons]
     by_symbol = {reason.symbol: reason for reason in reasons if reason.symbol is not None}
     others = [reason for reason in reasons if reason.symbol is None]
-    sentence = f"the build for {candidate.build.krel} does not fit: {_summary(list(by_symbol.values()), others)}"
+    sentence = f"{_whose(candidate)} does not fit: {_summary(list(by_symbol.values()), others)}"
     return (Reason("incompatible-build", sentence), *list(by_symbol.values())[:MAX_SYMBOL_REASONS])
 
 

@@ -103,6 +103,8 @@ def _place(
     build = next((b for b in facts.builds if b.key == decision.key), None)
     if decision.kind is DecisionKind.KEEP and old is not None:
         return _kept(decision, old)
+    if decision.kind is DecisionKind.LINK and decision.foreign is not None:
+        return _link_theirs(paths, facts, decision)
     if decision.kind is DecisionKind.LINK and decision.link_from is not None and build is not None:
         source = next(p for p in records[decision.link_from].placements if p.package == decision.package)
         files = _link(paths, decision, decision.link_from, source.files)
@@ -135,6 +137,26 @@ def _link(
     links = place_links(paths, decision.krel, decision.package, owner, files)
     remove_others(paths, decision.krel, decision.package, links)
     return links
+
+
+def _link_theirs(paths: Paths, facts: Facts, decision: Decision) -> Placement:
+    """To another owner's modules, where they lie."""
+    source = next(b for b in facts.foreign_builds if (b.key, b.krel) == (decision.key, decision.link_from))
+    links = place_links(paths, decision.krel, decision.package, source.krel, source.files)
+    remove_others(paths, decision.krel, decision.package, links)
+    return Placement(
+        decision.package,
+        decision.version,
+        decision.kind,
+        decision.reasons,
+        decision.key,
+        None,
+        decision.link_from,
+        decision.symbols_compared,
+        links,
+        verified=False,
+        foreign=decision.foreign,
+    )
 
 
 def _own(paths: Paths, facts: Facts, decision: Decision, build: Build) -> tuple[PlacedFile, ...]:
@@ -199,6 +221,7 @@ def _unchanged(
         failed=failed is not None or (decision.kind is DecisionKind.BUILD and decision.stored),
         log=f"{build.directory}/build.log" if build is not None else None,
         standing=not is_skipped,
+        foreign=known.foreign if known and files else decision.foreign,
         signed_by=known.signed_by if known and files else None,
     )
 

@@ -32,7 +32,7 @@ def packages_to_hand_over(
     """Those whose files in `krel`, which others link to, will not be there any more, or be another build's."""
     decided = {d.package: d for d in decisions}
     built = {b.key for b in builds if b.ok}
-    linkers = linked_packages(records.values(), krel)
+    linkers = linked_packages(records.values(), krel, to_ours=True)
     keys = {name: {_key(records[k], name) for k in krels} for name, krels in linkers.items()}
     return frozenset(name for name in linkers if _goes(decided.get(name), keys[name], built))
 

@@ -6,6 +6,7 @@ is what makes a look cost a tenth of a second, not a second.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Known:
         self.paths, self.config = paths, config
         self._abis: StatCache[Kernel, KernelAbi] = StatCache(KERNELS)
         self._modules: StatCache[Path, ModuleFacts] = StatCache(MANY)
+        self._file_digests: StatCache[Path, str] = StatCache(MANY)
         self._records: StatCache[str, KernelRecord] = StatCache(MANY)
         self._builds: StatCache[str, Build] = StatCache(MANY)
         self._listings: Listings = StatCache(MANY)
@@ -70,6 +72,14 @@ class Known:
     def module(self, path: Path) -> ModuleFacts:
         """Raises FormatError, and OSError where the file cannot be read."""
         return self._modules.get(path) or self._modules.keep(path, read_module(path), (str(path),))
+
+    def digest(self, path: Path) -> str:
+        """Hex sha256 of a module's file as it stands. Raises OSError."""
+        known = self._file_digests.get(path)
+        if known is not None:
+            return known
+        with open(path, "rb") as f:
+            return self._file_digests.keep(path, hashlib.file_digest(f, "sha256").hexdigest(), (str(path),))
 
     def packages(self) -> tuple[Package, ...]:
         return find_packages(self.paths, self.config, self._digests)

@@ -18,9 +18,21 @@ from autokmod.decide.signing import Signing, fits_signing
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
 from autokmod.files import set_aside
+from autokmod.jobs.foreign import find_foreign, find_lost_foreign
 from autokmod.jobs.known import Known
 from autokmod.jobs.signing import read_signing
-from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
+from autokmod.model import (
+    Build,
+    ForeignBuild,
+    Kernel,
+    KernelAbi,
+    KernelRecord,
+    ModuleFacts,
+    Package,
+    Placement,
+    Reason,
+    Recipe,
+)
 from autokmod.observe.dkmsconf import Recipes, read_recipe, recall_recipe
 from autokmod.observe.kernels import list_krels, read_kernel
 from autokmod.observe.ko import read_module
@@ -52,6 +64,7 @@ class Looker:
         builds = self._known.builds()
         wanted = set(source_keys.values())
         records = self.records().values()
+        foreign = self._foreign_builds(packages, recipes, records)
         signing = read_signing(self.paths, self.config, krel, abi.config)
         return Facts(
             kernel,
@@ -68,11 +81,12 @@ class Looker:
             record,
             self._intact(record),
             self._foreign(krel),
+            foreign,
             read_stablelist(self.paths, krel),
             build_problem,
             signing.problem,
             signing=signing,
-            lost=find_lost(self.paths, packages, [p for r in records for p in r.placements]),
+            lost=self._lost(packages, record, records, foreign),
         )
 
     def record(self, krel: str) -> KernelRecord | None:
@@ -147,6 +161,25 @@ class Looker:
             with contextlib.suppress(FormatError, OSError):
                 found.append(self._known.module(file))
         return tuple(found)
+
+    def _foreign_builds(
+        self, packages: Sequence[Package], recipes: Mapping[str, Recipe], records: Iterable[KernelRecord]
+    ) -> tuple[ForeignBuild, ...]:
+        if not self.config.link.other_owners:
+            return ()
+        return find_foreign(self.paths, self._known, packages, recipes, records)
+
+    def _lost(
+        self,
+        packages: Sequence[Package],
+        record: KernelRecord | None,
+        records: Iterable[KernelRecord],
+        foreign: Sequence[ForeignBuild],
+    ) -> tuple[tuple[Placement, Reason], ...]:
+        """A vendor's package never had a source here that could be out of sight."""
+        with_source = [p for r in records for p in r.placements if p.foreign is None or p.foreign.has_source]
+        lost = find_lost(self.paths, packages, with_source)
+        return (*lost, *find_lost_foreign(self.paths, record, foreign)) if self.config.link.other_owners else lost
 
     def _owners(self, krel: str, records: Iterable[KernelRecord], signing: Signing) -> dict[str, tuple[str, ...]]:
         """Build key → the other kernels in which its own files stand intact, signed as this one wants them."""
