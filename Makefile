@@ -40,12 +40,15 @@ endef
 BUSSERVICE = $(wildcard systemd/io.github.*.service)
 UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
 
-.PHONY: help demo test test-vm check install install-program install-service install-hooks uninstall clean
+.PHONY: help demo test test-vm test-corpus bench check install install-program install-service install-hooks uninstall \
+	clean
 
 help:
 	@echo 'make demo       run the main job on real kernels and packages, in a system of its own that leaves yours alone'
 	@echo 'make test       the whole test suite; sets up all it needs (as root)'
 	@echo 'make test-vm    real kernels under QEMU judge the checker, in some minutes (as root; x86_64)'
+	@echo 'make test-corpus every *-dkms package of the archive on two kernels, beside DKMS; half an hour (as root)'
+	@echo 'make bench      the same update by DKMS, by autokmod, and by the packages alone; half an hour (as root)'
 	@echo 'make install    install and start the service (DESTDIR, PREFIX); make uninstall takes it away again'
 	@echo 'make check      the linters alone'
 	@echo 'make clean      remove what these made here; CLEAN=all also the downloaded packages'
@@ -61,6 +64,14 @@ test:
 test-vm:
 	@.ci/setup vm
 	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest -m vm
+
+test-corpus:
+	@.ci/setup corpus
+	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest -m corpus
+
+bench:
+	@.ci/setup corpus
+	@$(PYTHON) -m benchmarks.autoinstall
 
 check:
 	@.ci/setup test
