@@ -1,11 +1,12 @@
-"""Who may change something: the one place that decides it."""
+"""Who may change something: the one place that decides it. What is asked of polkit, and when, is in polkit.py."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 
-from autokmod.errors import NotAuthorized
+from autokmod.errors import AutokmodError, NotAuthorized
+
+REQUIRED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 
 
 class Action(StrEnum):
@@ -19,12 +20,26 @@ class Action(StrEnum):
 WORDS = {Action.RECONCILE: "queue work", Action.CANCEL: "cancel jobs", Action.COLLECT: "remove stored builds"}
 
 
-class Caller(Protocol):
-    @property
-    def uid(self) -> int: ...
+class InteractionRequired(AutokmodError):
+    """The caller may be permitted after a person was asked, and did not say that one may be."""
+
+    dbus_name = REQUIRED
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"a password is needed to {WORDS[self.action]}, and nobody may be asked for it"
 
 
-def authorize(action: Action, caller: Caller) -> None:
-    """Raises NotAuthorized. Only root may; polkit is not asked yet."""
-    if caller.uid != 0:
-        raise NotAuthorized(WORDS[action])
+def judge(action: Action, *, authorized: bool, challenge: bool, interactive: bool) -> AutokmodError | None:
+    """polkit's answer as what is told to the caller: None is yes.
+
+    `challenge`: it would be yes after a person was asked, which needed the caller's consent (`interactive`).
+    """
+    if authorized:
+        return None
+    if challenge and not interactive:
+        return InteractionRequired(action)
+    return NotAuthorized(WORDS[action])

@@ -1,10 +1,11 @@
 """The one shim around pydbus 0.6: everything it does wrong for a system service is put right here.
 
 * An error is named after AutokmodError.dbus_name, not after a Python class, and is no traceback in the journal.
-* A method marked `threaded` runs on a pool: it may look at the disk or ask polkit while the loop goes on.
+* A method marked `threaded` runs on a pool: it may look at the disk while the loop goes on.
 * PyGObject before 3.49 keeps every invocation for ever; it is released.
 * Properties are never written. The name is taken after the object is there, and nobody may take it away.
 * A method that asks for `caller` learns who calls.
+* A method that `changes` something is called only when root calls, or polkit said yes; see polkit.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pydbus.generic import signal as signal  # the descriptor that makes an attr
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
 from autokmod import journal
+from autokmod.daemon.authorize import Action
+from autokmod.daemon.polkit import Question
 from autokmod.errors import AutokmodError
 from autokmod.events import Event
 
@@ -82,6 +85,16 @@ def threaded(method: Method) -> Method:
     return method
 
 
+def changes(action: Action, *, unless: Callable[..., bool] = lambda *_: False) -> Callable[[Method], Method]:
+    """Threaded, and only for those who are permitted the action. `unless`: arguments with which nothing is changed."""
+
+    def mark(method: Method) -> Method:
+        method.action, method.unless = action, unless  # type: ignore[attr-defined]
+        return threaded(method)
+
+    return mark
+
+
 def record(value: Mapping[str, Any]) -> dict[str, Any]:
     """What to_json made of a dataclass, as a{sv}. What is None is left out."""
     return {key: _variant(item) for key, item in value.items() if item is not None}
@@ -124,14 +137,26 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
     def call_method(
         self, connection: Any, sender: str, _path: str, interface: str, method: str, parameters: Any, invocation: Any
     ) -> None:
+        arguments = parameters.unpack()
+        function: Any = getattr(type(self.object), method, None) if interface != PROPERTIES else None
+
         def run() -> None:
             try:
-                self._answer(Caller(connection, sender), interface, method, parameters.unpack(), invocation)
+                self._answer(Caller(connection, sender), interface, method, arguments, invocation)
             finally:
-                if LEAKS_INVOCATIONS:
-                    invocation._unref()
+                _release(invocation)
 
-        if getattr(getattr(type(self.object), method, None), "is_threaded", False):
+        def decided(refusal: AutokmodError | None) -> None:
+            if refusal is None:
+                self._pool.submit(run)
+            else:
+                invocation.return_dbus_error(*_wire_error(refusal, f"{interface}.{method}"))
+                _release(invocation)
+
+        action = getattr(function, "action", None)
+        if action is not None and not function.unless(*arguments):
+            Question(connection, sender, action, interactive=_may_ask(invocation)).ask(decided)
+        elif getattr(function, "is_threaded", False):
             self._pool.submit(run)
         else:
             run()
@@ -165,6 +190,17 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
         return GLib.Variant("(v)", (self.Get(interface, rest[0]),))
 
 
+def _may_ask(invocation: Any) -> bool:
+    """Whether the caller agreed that a person is asked for a password."""
+    return bool(invocation.get_message().get_flags() & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
+
+
+def _release(invocation: Any) -> None:
+    """Once it is answered."""
+    if LEAKS_INVOCATIONS:
+        invocation._unref()
+
+
 class _Named(Exception):
     """An error whose full name D-Bus gives."""
 
@@ -177,6 +213,8 @@ def _wire_error(exc: Exception, what: str) -> tuple[str, str]:
     if isinstance(exc, _Named):
         return exc.name, exc.text
     if isinstance(exc, AutokmodError):
+        if "." in exc.dbus_name:  # one of D-Bus's own
+            return exc.dbus_name, str(exc)
         return ERROR_PREFIX + exc.dbus_name, str(exc)
     if isinstance(exc, OSError):
         log.error(f"{what}: {exc}")

@@ -1,7 +1,7 @@
 """The object on the bus: a thin coat around the core, as io.github.autokmod.AutoKmod1.xml describes it.
 
 Its attributes and signals are touched on the loop's thread only; what looks at the disk or changes something is
-`threaded`.
+`threaded`; what changes something names the action that the caller must be permitted: `changes`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from autokmod import __version__
-from autokmod.daemon.authorize import Action, authorize
-from autokmod.daemon.bus import INTERFACE, NAME, Caller, record, signal, threaded
+from autokmod.daemon.authorize import Action
+from autokmod.daemon.bus import INTERFACE, NAME, changes, record, signal, threaded
 from autokmod.daemon.core import Core
 from autokmod.jsonvalue import to_json
 
@@ -68,18 +68,14 @@ class Manager:
     def Explain(self, package: str, krel: str) -> Record:
         return record(to_json(self._core.explain(package, krel)))
 
-    @threaded
-    def Reconcile(self, krels: list[str], force: bool, *, caller: Caller) -> list[int]:  # noqa: FBT001
-        authorize(Action.RECONCILE, caller)
+    @changes(Action.RECONCILE)
+    def Reconcile(self, krels: list[str], force: bool) -> list[int]:  # noqa: FBT001
         return self._core.reconcile(krels, force=force)
 
-    @threaded
-    def CollectGarbage(self, dry_run: bool, *, caller: Caller) -> Record:  # noqa: FBT001
-        if not dry_run:
-            authorize(Action.COLLECT, caller)
+    @changes(Action.COLLECT, unless=lambda dry_run: dry_run)
+    def CollectGarbage(self, dry_run: bool) -> Record:  # noqa: FBT001
         return record(to_json(self._core.collect(dry_run=dry_run)))
 
-    @threaded
-    def CancelJob(self, job_id: int, *, caller: Caller) -> None:
-        authorize(Action.CANCEL, caller)
+    @changes(Action.CANCEL)
+    def CancelJob(self, job_id: int) -> None:
         self._core.cancel(job_id)

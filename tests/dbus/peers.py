@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.dbus.busmachine import LIMIT_S, Machine, until
+from tests.dbus.busmachine import CHECKOUT, LIMIT_S, Machine, until
 
 LOGIND = "/lib/systemd/systemd-logind"
 # What it writes goes into a /run/systemd that only it sees; of the seats and terminals of this machine it has none.
@@ -63,3 +63,44 @@ def delaying_others(machine: Machine) -> Iterator[None]:
             assert process.stdin is not None
             process.stdin.close()
             process.wait(LIMIT_S)
+
+
+POLKITD = "/usr/lib/polkit-1/polkitd"
+POLKIT = "org.freedesktop.PolicyKit1"
+# Our actions and these rules are all that it knows.
+POLKIT_STAGE = (
+    "mount --make-rprivate / && mount -t tmpfs -o mode=755 none /etc/polkit-1 && mkdir /etc/polkit-1/rules.d && "
+    "cp {rules} /etc/polkit-1/rules.d/ && mount -t tmpfs -o mode=755 none /usr/share/polkit-1/actions && "
+    "cp {policy} /usr/share/polkit-1/actions/ && exec "
+)
+
+
+@contextmanager
+def running_polkitd(machine: Machine, rules: str = "") -> Iterator[None]:
+    """`rules`: JavaScript, as in /etc/polkit-1/rules.d."""
+    file = machine.directory / "50-test.rules"
+    file.write_text(rules)
+    policy = CHECKOUT / "systemd/io.github.autokmod.AutoKmod.policy"
+    with running(machine, POLKIT, POLKIT_STAGE.format(rules=file, policy=policy), POLKITD):
+        yield
+
+
+@contextmanager
+def password_prompt(machine: Machine, pid: int) -> Iterator[int]:
+    """polkit's own agent for the process `pid`, at a terminal that nobody sits at: its file descriptor."""
+    terminal, inner = os.openpty()
+    known, tell = os.pipe()
+    argv = ["setsid", "--ctty", "pkttyagent", "--process", str(pid), "--notify-fd", str(tell)]
+    with subprocess.Popen(
+        argv, env=machine.env(), pass_fds=(tell,), stdin=inner, stdout=inner, stderr=inner
+    ) as process:
+        os.close(inner)
+        os.close(tell)
+        try:
+            assert os.read(known, 1) == b"", "closed when polkit knows it"
+            os.close(known)
+            yield terminal
+        finally:
+            process.terminate()
+            process.wait(LIMIT_S)
+            os.close(terminal)
