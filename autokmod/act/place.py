@@ -14,8 +14,9 @@ import stat
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
+from autokmod.act.publish import write_files
 from autokmod.errors import PlacementFailed
-from autokmod.files import write_file, write_link
+from autokmod.files import write_link
 from autokmod.model import BuiltModule, PlacedFile, Placement
 from autokmod.observe.modtree import SUFFIXES, module_name
 from autokmod.paths import OWN, WEAK, Paths
@@ -31,14 +32,10 @@ def place_files(
 ) -> tuple[PlacedFile, ...]:
     """Own files. `content` gives a module's bytes as they are to stand there: signed, compressed."""
     directory = _directory(paths, krel, OWN, package)
-    placed = []
-    for module in modules:
-        path = directory / f"{module.dest_name}.ko{suffix}"
-        data = content(module)
-        if not _holds(path, data):
-            write_file(path, data)
-        placed.append(placed_file(paths, krel, module.name, path))
-    return tuple(placed)
+    names = [f"{module.dest_name}.ko{suffix}" for module in modules]
+    wanted = ((name, content(module)) for name, module in zip(names, modules, strict=True))
+    write_files(directory, ((name, data) for name, data in wanted if not _holds(directory / name, data)))
+    return tuple(placed_file(paths, krel, m.name, directory / name) for name, m in zip(names, modules, strict=True))
 
 
 def place_links(
