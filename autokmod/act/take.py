@@ -28,12 +28,13 @@ def take_file(top: Path, parts: Sequence[str], *, limit: int) -> bytes:
             raise FormatError(shown, f"is one of {status.st_nlink} names of a file")
         if status.st_size > limit:
             raise FormatError(shown, f"is larger than {limit >> 20} MiB")
-        return _read(fd, limit)
+        return _read(fd, status.st_size)
 
 
-def _read(fd: int, limit: int) -> bytes:
+def _read(fd: int, size: int) -> bytes:
+    """No more than it had when it was looked at: a read of so many bytes takes so much memory, be they there or not."""
     with os.fdopen(os.dup(fd), "rb") as f:
-        return f.read(limit)
+        return f.read(size)
 
 
 @contextlib.contextmanager

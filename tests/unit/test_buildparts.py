@@ -65,7 +65,14 @@ def test_a_number_of_jobs_of_its_own_is_taken_out(make: str, command: str) -> No
 def test_the_steps_come_in_dkms_s_order() -> None:
     recipe = replace(RECIPE, patches=("a b.patch", "c.patch"), pre_build="pre x", post_build="post", make="make x")
     script = build_script(recipe, KREL, "strip")
-    steps = ["apply 'a b.patch'", "apply c.patch", "script PRE_BUILD", "(eval ", "take src/foo foo yes", "finish"]
+    steps = [
+        "apply_listed 'a b.patch'",
+        "apply_listed c.patch",
+        "script PRE_BUILD",
+        "(eval ",
+        "take src/foo foo yes",
+        "finish",
+    ]
     places = [script.index(step, script.index("strip=strip")) for step in [*steps, "script POST_BUILD", "exit 0"]]
     assert places == sorted(places)
 
@@ -138,6 +145,7 @@ def test_a_plain_file_is_taken(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/f").write_bytes(b"data")
     assert take_file(tmp_path, ("a", "b", "f"), limit=4) == b"data"
+    assert take_file(tmp_path, ("a", "b", "f"), limit=1 << 50) == b"data"  # a limit is not the memory that it costs
 
 
 def hard_link(top: Path) -> None:
