@@ -33,7 +33,7 @@ ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 A, B, C = "6.1.0-53-amd64", "6.1.0-55-amd64", "6.1.0-56-amd64"
 VERBS = ["status", "explain", "check", "ready", "list-kernels", "list-packages", "list-jobs", "reconcile", "retry"]
-VERBS += ["cancel", "wait", "logs", "verify", "gc"]
+VERBS += ["cancel", "wait", "logs", "verify", "build", "gc"]
 
 
 @pytest.fixture
@@ -354,10 +354,16 @@ def test_completion(paths: Paths) -> None:
         complete autokmodctl --root {paths.root} explain ""
         complete autokmodctl --root {paths.root} explain pkg 6.1.0-5
         complete autokmodctl --root {paths.root} reconcile --w
+        complete autokmodctl --root {paths.root} build p
+        complete autokmodctl --root {paths.root} build pkg --kernel 6.1.0-5
+        complete autokmodctl gc --d
     """
     done = subprocess.run(["bash", "-c", source], env=ENV, capture_output=True, text=True)
     assert done.stderr == ""
-    assert [line.split() for line in done.stdout.splitlines()] == [["reconcile"], ["pkg"], [A, B], ["--wait"]]
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        *(["reconcile"], ["pkg"], [A, B], ["--wait"]),
+        *(["pkg"], [A, B], ["--dry-run"]),
+    ]
 
 
 # ---- verify --------------------------------------------------------------------------------------
