@@ -28,8 +28,7 @@ def write_files(directory: Path, contents: Iterable[tuple[str, bytes]], *, mode:
             _stage(staged[-1], data, mode)
         if not staged:
             return
-        with ThreadPoolExecutor(SYNCS) as pool:
-            list(pool.map(_sync, staged))
+        sync_files(staged)
         for path, name in zip(staged, names, strict=True):
             os.rename(path, directory / name)
     except BaseException:
@@ -38,6 +37,12 @@ def write_files(directory: Path, contents: Iterable[tuple[str, bytes]], *, mode:
                 os.unlink(path)
         raise
     fsync_dir(directory)
+
+
+def sync_files(files: Iterable[str]) -> None:
+    """OSError travels."""
+    with ThreadPoolExecutor(SYNCS) as pool:
+        list(pool.map(_sync, files))
 
 
 def _stage(path: str, data: bytes, mode: int) -> None:

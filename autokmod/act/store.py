@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autokmod import journal
+from autokmod.act.publish import sync_files
 from autokmod.act.scratch import remove_tree, scratch
 from autokmod.decide.collect import Damaged, Entry
 from autokmod.errors import FormatError
@@ -175,13 +176,12 @@ def new_entry(paths: Paths) -> Iterator[Path]:
 def write_entry_file(entry: Path, name: str, data: bytes) -> None:
     with open(entry / name, "xb") as f:
         f.write(data)
-        f.flush()
         os.fchmod(f.fileno(), 0o644)
-        os.fsync(f.fileno())
 
 
 def publish(paths: Paths, entry: Path, build: Build) -> Build:
-    """The entry becomes builds/KEY, in place of one that may be there."""
+    """The entry becomes builds/KEY, in place of one that may be there. Its files are on the disk before the manifest is."""
+    sync_files(file.path for file in os.scandir(entry))
     write_json(entry / MANIFEST, to_json(Manifest(FORMAT, replace(build, directory=""))))
     fsync_dir(entry)
     target = paths.builds / build.key
