@@ -180,7 +180,7 @@ def write_entry_file(entry: Path, name: str, data: bytes) -> None:
 
 
 def publish(paths: Paths, entry: Path, build: Build) -> Build:
-    """The entry becomes builds/KEY, in place of one that may be there: its files on the disk first, its manifest last."""
+    """The entry becomes builds/KEY, in place of one that may be there: first its files to disk, then its manifest."""
     sync_files(file.path for file in os.scandir(entry))
     write_json(entry / MANIFEST, to_json(Manifest(FORMAT, replace(build, directory=""))))
     fsync_dir(entry)
