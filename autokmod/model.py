@@ -311,6 +311,7 @@ class Decision:
     link_from: str | None = None  # krel whose files are linked to
     symbols_compared: int = 0
     foreign: ForeignOrigin | None = None  # the build is another owner's
+    instead_of: tuple[str, ...] = ()  # newer versions, which do not build for this kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +354,7 @@ class Placement:
     errors: tuple[BuildError, ...] = ()  # of the failed build, if that is what stands in the way
     failed: bool = False  # the decision could not be carried out; reasons say why
     foreign: ForeignOrigin | None = None  # the files are another owner's build
+    instead_of: tuple[str, ...] = ()  # newer versions, which do not build for this kernel
     log: str | None = None
     standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
     signed_by: SignedBy | None = None  # None: autokmod did not sign them

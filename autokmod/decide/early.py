@@ -33,9 +33,12 @@ def decide_early(facts: Facts, package: Package) -> Decision | None:
     if pattern is not None:
         text = f"the administrator excluded kernels like {pattern}"
         return make_decision(facts, package, DecisionKind.SKIP, Reason("excluded", text))
-    if not facts.abi.exports and _stands(facts, package):
+    stands = _standing(facts, package) if not facts.abi.exports else None
+    if stands is not None:
         text = "in place and verified when the headers were there; without them it cannot be compared again"
-        return make_decision(facts, package, DecisionKind.KEEP, Reason("in-place", text))
+        older_used = stands.reasons[:1] if stands.instead_of else ()
+        kept = make_decision(facts, package, DecisionKind.KEEP, *older_used, Reason("in-place", text))
+        return replace(kept, version=stands.version, instead_of=stands.instead_of)
     if package.kind == VENDOR:
         return None
     problem = package.problem or facts.recipe_problems.get(package.id)
@@ -61,13 +64,13 @@ def wait_for_source(facts: Facts, placement: Placement, why: Reason) -> Decision
     return Decision(placement.package, placement.version, krel, DecisionKind.WAIT, reasons, foreign=placement.foreign)
 
 
-def _stands(facts: Facts, package: Package) -> bool:
+def _standing(facts: Facts, package: Package) -> Placement | None:
     """What was once decided for this very kernel and source still stands. Of a replaced kernel nobody knows."""
     if facts.record is None or facts.record.kernel_installed_at not in (None, facts.kernel.installed_at):
-        return False
-    mine = [p for p in facts.record.placements if p.package == package.name and p.version == package.version]
-    good = [p for p in mine if p.verified and not p.standing and _may_stand(facts, p)]
-    return package.name in facts.intact and bool(good)
+        return None
+    mine = [p for p in facts.record.placements if p.package == package.name and package.name in facts.intact]
+    same = (p for p in mine if package.version in (p.version, *p.instead_of[:1]))
+    return next((p for p in same if p.verified and not p.standing and _may_stand(facts, p)), None)
 
 
 def _may_stand(facts: Facts, placement: Placement) -> bool:

@@ -5,11 +5,14 @@ A package that imports from one that is still to be built waits for it: the engi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autokmod.decide.candidates import Candidate
 from autokmod.decide.dependencies import with_dependencies
 from autokmod.decide.early import decide_early, make_decision, select_versions, wait_for_source
 from autokmod.decide.facts import Facts
 from autokmod.decide.foreign import VENDOR, vendor_packages
+from autokmod.decide.older import conclude, next_versions
 from autokmod.decide.settle import Choice, judge_barred, judge_theirs, open_choices, settle
 from autokmod.decide.vendor import Verdicts, decide_vendor, is_dkms_s_work
 from autokmod.decide.why import absent_providers, build_failed, no_headers, why_build, why_use
@@ -18,17 +21,28 @@ from autokmod.model import Build, Decision, DecisionKind, KernelState, Package
 
 def decide_kernel(facts: Facts) -> tuple[Decision, ...]:
     """One decision for each package name, in name order."""
-    packages = (*select_versions(facts.packages), *vendor_packages(facts))
-    early = {p.name: decide_early(facts, p) for p in packages}
-    choices = open_choices(facts, [p for p in packages if early[p.name] is None])
+    chosen = {p.name: p for p in (*select_versions(facts.packages), *vendor_packages(facts))}
+    decisions = _decide_all(facts, chosen)
+    given_up: dict[str, list[Decision]] = {}
+    while older := next_versions(facts, chosen, decisions):
+        for name in older:
+            given_up.setdefault(name, []).append(decisions[name])
+        chosen |= older
+        decisions = _decide_all(facts, chosen)
+    return tuple(conclude(facts, decisions[name], given_up.get(name, ())) for name in sorted(decisions))
+
+
+def _decide_all(facts: Facts, chosen: Mapping[str, Package]) -> dict[str, Decision]:
+    """With these versions, and no others."""
+    early = {name: decide_early(facts, p) for name, p in chosen.items()}
+    choices = open_choices(facts, [p for name, p in chosen.items() if early[name] is None])
     settle(facts, choices)
     judge_barred(facts, choices)
     decisions = {name: d for name, d in early.items() if d is not None}
     theirs = judge_theirs(facts, choices) if facts.foreign_builds else {}
     decisions.update({name: _decide(facts, choice, theirs) for name, choice in choices.items()})
     decisions.update({p.package: wait_for_source(facts, p, why) for p, why in facts.lost if not facts.force})
-    final = with_dependencies(facts, decisions, choices)
-    return tuple(final[name] for name in sorted(final))
+    return with_dependencies(facts, decisions, choices)
 
 
 def _decide(facts: Facts, choice: Choice, theirs: Verdicts) -> Decision:

@@ -103,8 +103,10 @@ def _package_findings(sight: Sight, config: Config) -> Iterator[Finding]:
 
 
 def _is_new(source: Source, placements: Sequence[Placement]) -> bool:
-    """Neither recorded, nor an older version of what is."""
+    """Neither recorded, nor an older version of what is, nor one that was given up for an older one."""
     if any(f"{p.package}-{p.version}" == source.directory for p in placements):
+        return False
+    if any(p.package == source.name and source.version in p.instead_of for p in placements):
         return False
     return not any(p.package == source.name and is_older(source.version, p.version) for p in placements)
 

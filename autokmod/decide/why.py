@@ -9,7 +9,9 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.settle import Choice
 from autokmod.model import Build, CompatResult, DecisionKind, Reason, Verdict
 
-FAILURES = ("build-failed", "build-interrupted")
+FAILED = "build-failed"
+FAILURES = (FAILED, "build-interrupted")
+OLDER = "older-version"
 MAX_SYMBOL_REASONS = 50  # kept with a decision; the sentence counts them all
 
 
@@ -57,7 +59,7 @@ def build_failed(build: Build) -> Reason:
         return Reason("build-interrupted", what, hint=f"{logs}; it is tried again by itself")
     again = f"'autokmodctl reconcile --force {build.krel}'"
     text = f"{logs}; it is tried again when source, kernel or compiler change, or with {again}"
-    return Reason("build-failed", what, hint=text)
+    return Reason(FAILED, what, hint=text)
 
 
 def why_build(facts: Facts, choice: Choice) -> tuple[Reason, ...]:

@@ -22,6 +22,7 @@ from autokmod.act.records import write_record
 from autokmod.act.sign import open_signer
 from autokmod.act.store import read_built
 from autokmod.decide.facts import Facts
+from autokmod.decide.why import OLDER
 from autokmod.errors import AutokmodError, FormatError, SigningFailed
 from autokmod.jobs.handover import hand_over, packages_to_hand_over
 from autokmod.jobs.index import index_again, verify
@@ -117,7 +118,8 @@ def _place(
 
 def _kept(decision: Decision, old: Placement) -> Placement:
     """Why it came to stand there is worth more than that it still does; unless that is about something that failed."""
-    if not old.standing and not old.failed and old.version == decision.version:
+    same = old.version == decision.version and _older_used(old) == _older_used(decision)
+    if not old.standing and not old.failed and same:
         return old
     return replace(
         old,
@@ -125,10 +127,15 @@ def _kept(decision: Decision, old: Placement) -> Placement:
         kind=decision.kind,
         reasons=decision.reasons,
         symbols_compared=decision.symbols_compared,
+        instead_of=decision.instead_of,
         errors=(),
         failed=False,
         standing=False,
     )
+
+
+def _older_used(value: Decision | Placement) -> Reason | None:
+    return next((r for r in value.reasons if r.kind == OLDER and value.instead_of), None)
 
 
 def _link(
@@ -156,6 +163,7 @@ def _link_theirs(paths: Paths, facts: Facts, decision: Decision) -> Placement:
         links,
         verified=False,
         foreign=decision.foreign,
+        instead_of=decision.instead_of,
     )
 
 
@@ -190,6 +198,7 @@ def _placement(
         files,
         verified=False,
         log=f"{build.directory}/build.log",
+        instead_of=decision.instead_of,
         signed_by=signed_by,
     )
 
@@ -222,6 +231,7 @@ def _unchanged(
         log=f"{build.directory}/build.log" if build is not None else None,
         standing=not is_skipped,
         foreign=known.foreign if known and files else decision.foreign,
+        instead_of=decision.instead_of,
         signed_by=known.signed_by if known and files else None,
     )
 

@@ -12,8 +12,8 @@ from autokmod import journal
 from autokmod.act.place import is_intact
 from autokmod.config import Config
 from autokmod.decide.buildkey import source_key
-from autokmod.decide.early import select_versions
 from autokmod.decide.facts import Facts
+from autokmod.decide.older import relevant_versions
 from autokmod.decide.signing import Signing, fits_signing
 from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
@@ -57,7 +57,8 @@ class Looker:
         kernel = read_kernel(self.paths, krel)
         abi = self._known.abi(kernel)
         packages = self._known.packages()
-        recipes, problems = self._recipes(select_versions(packages), kernel, abi)
+        builds = self._known.builds()
+        recipes, problems = self._recipes(relevant_versions(packages, builds, krel), kernel, abi)
         record = self.record(krel)
         toolchain, build_problem = self._build_means(kernel, abi)
         source_keys = {p.id: source_key(p, recipes[p.id]) for p in packages if p.id in recipes}

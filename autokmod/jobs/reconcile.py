@@ -51,7 +51,7 @@ class Reconciliation:
     cancel: Cancel
     progress: Progress
     publishing: Publishing = unattended
-    why: dict[str, tuple[Reason, ...]] = field(default_factory=dict)  # package → what made it necessary to compile
+    why: dict[tuple[str, str], tuple[Reason, ...]] = field(default_factory=dict)  # name, version → why it was compiled
     tried: dict[str, Reason | None] = field(default_factory=dict)  # build key → why it could not even be tried
     has_looked: bool = False
     announced_before: float | None = None  # when the removal was announced that is known since the first look
@@ -94,10 +94,11 @@ class Reconciliation:
 
     def _explained(self, decision: Decision) -> Decision:
         """A package that was just compiled is reported with what made that necessary, not with "it is stored"."""
-        if not decision.stored or decision.package not in self.why:
+        why = self.why.get((decision.package, decision.version))
+        if not decision.stored or why is None:
             return decision
         failure = tuple(r for r in decision.reasons if r.kind.startswith("build-"))
-        return replace(decision, reasons=(*failure, *self.why[decision.package]))
+        return replace(decision, reasons=(*failure, *why))
 
     def _look(self) -> Facts:
         return replace(self.looker.look(self.krel), force=self.force, tried=dict(self.tried))
@@ -124,7 +125,7 @@ class Reconciliation:
                     facts = self._look()
                 decisions = decide_kernel(facts) if can_be_planned(facts) else ()
             todo = _to_compile(decisions)
-            self.why.update({d.package: d.reasons for d in todo})
+            self.why.update({(d.package, d.version): d.reasons for d in todo})
             by_id = {p.id: p for p in facts.packages}
             packages = [by_id[f"{d.package}/{d.version}"] for d in todo]
             depends = {p.id: _build_upon(facts, p, decisions) for p in packages}
