@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO, cast, get_args
 
 import structlog
 
@@ -25,6 +25,7 @@ from autokmod.events import Event
 from autokmod.journald import SOCKET, JournalSocket, is_journal
 
 PRIORITY = {"debug": 7, "info": 6, "notice": 5, "warning": 4, "error": 3}
+IDENTIFIER = "autokmodd"
 FIELDS = {"krel": "KERNEL", "log": "LOG_PATH"}
 COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "notice": "\x1b[1m", "debug": "\x1b[2m"}
 RESET = "\x1b[0m"
@@ -75,7 +76,7 @@ def get() -> Logger:
 def setup(
     level: LogLevel = "info",
     *,
-    identifier: str = "autokmodd",
+    identifier: str = IDENTIFIER,
     stream: TextIO | None = None,
     env: Mapping[str, str] = os.environ,
     socket_path: str = SOCKET,
@@ -84,8 +85,10 @@ def setup(
     set_level(level)
     out = stream if stream is not None else sys.stderr
     sink: Sink = LineSink(stream, colour=_wants_colour(out, env))
+    _level.target = "console"
     if is_journal(_fileno(out), env):
         sink = JournalSink(JournalSocket(socket_path), identifier, stream)
+        _level.target = "journal"
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -103,12 +106,22 @@ def set_level(level: LogLevel) -> None:
     _level.highest = PRIORITY[level]
 
 
+def level() -> LogLevel:
+    return next(name for name in get_args(LogLevel) if PRIORITY[name] == _level.highest)
+
+
+def target() -> str:
+    """As systemd names it: "journal" or "console"."""
+    return _level.target
+
+
 # ---- from keywords to an entry -------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Level:
     highest: int = PRIORITY["info"]
+    target: str = "console"
 
     def __call__(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if PRIORITY[method] > self.highest:

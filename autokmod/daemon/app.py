@@ -15,8 +15,10 @@ from typing import Any
 
 from autokmod import journal
 from autokmod.config import Config, LogLevel
+from autokmod.daemon import logcontrol
 from autokmod.daemon.bus import Bus, BusUnavailable
 from autokmod.daemon.core import Core
+from autokmod.daemon.logcontrol import LogControl
 from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify, notify_status, watchdog_s
@@ -106,7 +108,9 @@ class App:
         try:
             self._bus = Bus()
             self._bus.on_lost(lambda: self.loop.post(self._bus_lost))
-            self._bus.publish(self.manager, XML)
+            self._bus.add(LogControl(), logcontrol.XML, logcontrol.PATH)
+            self._bus.add(self.manager, XML)
+            self._bus.take_name()
             self._logind = Logind(self._bus.connection)
             self._logind.on_shutdown(self._prepare_for_shutdown)
         except BusUnavailable as exc:

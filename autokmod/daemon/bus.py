@@ -3,7 +3,8 @@
 * An error is named after AutokmodError.dbus_name, not after a Python class, and is no traceback in the journal.
 * A method marked `threaded` runs on a pool: it may look at the disk while the loop goes on.
 * PyGObject before 3.49 keeps every invocation for ever; it is released.
-* Properties are never written. The name is taken after the object is there, and nobody may take it away.
+* Properties are not written, but for those that a service calls `writable`, and those by root. The name is taken after
+  the objects are there, and nobody may take it away.
 * A method that asks for `caller` learns who calls.
 * A method that `changes` something is called only when root calls, or polkit said yes; see polkit.py.
 """
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ INTERFACE = f"{NAME}.Manager"
 ERROR_PREFIX = f"{NAME}.Error."
 PROPERTIES = "org.freedesktop.DBus.Properties"
 READ_ONLY = "org.freedesktop.DBus.Error.PropertyReadOnly"
+ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 UNKNOWN_PROPERTY = "org.freedesktop.DBus.Error.UnknownProperty"
 THREADS = 4
 ASK_TIMEOUT_MS = 5000
@@ -95,33 +97,6 @@ def changes(action: Action, *, unless: Callable[..., bool] = lambda *_: False) -
     return mark
 
 
-def record(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What to_json made of a dataclass, as a{sv}. What is None is left out."""
-    return {key: _variant(item) for key, item in value.items() if item is not None}
-
-
-def _variant(value: Any) -> Any:
-    if isinstance(value, bool):
-        return GLib.Variant("b", value)
-    if isinstance(value, str):
-        return GLib.Variant("s", value.encode("utf-8", "replace").decode().replace("\0", "?"))
-    if isinstance(value, int):
-        return GLib.Variant("t" if value >= 0 else "x", value)
-    if isinstance(value, float):
-        return GLib.Variant("d", value)
-    if isinstance(value, Mapping):
-        return GLib.Variant("a{sv}", record(value))
-    return _list(value)
-
-
-def _list(items: list[Any]) -> Any:
-    if items and all(isinstance(item, str) for item in items):
-        return GLib.Variant("as", items)
-    if items and all(isinstance(item, Mapping) for item in items):
-        return GLib.Variant("aa{sv}", [record(item) for item in items])
-    return GLib.Variant("av", [_variant(item) for item in items])
-
-
 # ---- calls ---------------------------------------------------------------------------------------
 
 
@@ -156,7 +131,7 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
         action = getattr(function, "action", None)
         if action is not None and not function.unless(*arguments):
             Question(connection, sender, action, interactive=_may_ask(invocation)).ask(decided)
-        elif getattr(function, "is_threaded", False):
+        elif getattr(function, "is_threaded", False) or (interface == PROPERTIES and method == "Set"):
             self._pool.submit(run)
         else:
             run()
@@ -164,13 +139,20 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
     def _answer(self, caller: Caller, interface: str, method: str, arguments: tuple[Any, ...], invocation: Any) -> None:
         try:
             if interface == PROPERTIES:
-                reply = self._property(method, *arguments)
+                reply = self._property(caller, method, *arguments)
             else:
                 reply = self._call(caller, interface, method, arguments)
         except Exception as exc:  # a boundary: every exception becomes a D-Bus error
             invocation.return_dbus_error(*_wire_error(exc, f"{interface}.{method}"))
         else:
             invocation.return_value(reply)
+
+    def _write(self, caller: Caller, name: str, value: Any) -> None:
+        if name not in getattr(self.object, "writable", ()):
+            raise _Named(READ_ONLY, "properties cannot be written")
+        if caller.uid != 0:
+            raise _Named(ACCESS_DENIED, "only root may write this")
+        self.object.write(name, value)
 
     def _call(self, caller: Caller, interface: str, method: str, arguments: tuple[Any, ...]) -> Any:
         function = getattr(self.object, method)
@@ -180,9 +162,9 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
         results = () if not shapes else (result,) if len(shapes) == 1 else result
         return GLib.Variant(f"({''.join(shapes)})", results)
 
-    def _property(self, method: str, interface: str, *rest: Any) -> Any:
+    def _property(self, caller: Caller, method: str, interface: str, *rest: Any) -> Any:
         if method == "Set":
-            raise _Named(READ_ONLY, "properties cannot be written")
+            return self._write(caller, *rest)
         if method == "GetAll":
             return GLib.Variant("(a{sv})", (self.GetAll(interface),))
         if f"{interface}.{rest[0]}" not in self.readable_properties:
@@ -270,13 +252,17 @@ class Bus:
         """Called on the loop's thread when the bus goes away."""
         self._bus.con.connect("closed", lambda *_: callback())
 
-    def publish(self, service: object, xml: str) -> None:
-        """Raises NameTaken; BusUnavailable where the bus does not let us have the name."""
+    def add(self, service: object, xml: str, path: str = PATH) -> None:
         interfaces = Gio.DBusNodeInfo.new_for_xml(xml).interfaces
         wrapper = _Wrapper(service, interfaces, self._pool)
-        # In this order: who sees the name finds the object.
         speaker = _Speaker(self._bus.con)
-        self._published.append(ObjectRegistration(speaker, PATH, interfaces, wrapper, own_wrapper=True))
+        self._published.append(ObjectRegistration(speaker, path, interfaces, wrapper, own_wrapper=True))
+
+    def take_name(self) -> None:
+        """After the objects are there: who sees the name finds them.
+
+        Raises NameTaken; BusUnavailable where the bus does not let us have the name.
+        """
         try:
             self._published.append(self._bus.request_name(NAME, allow_replacement=False))
         except RuntimeError as exc:

@@ -12,8 +12,9 @@ from typing import Any
 
 from autokmod import __version__
 from autokmod.daemon.authorize import Action
-from autokmod.daemon.bus import INTERFACE, NAME, changes, record, signal, threaded
+from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
 from autokmod.daemon.core import Core
+from autokmod.daemon.variants import record
 from autokmod.jsonvalue import to_json
 
 XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")

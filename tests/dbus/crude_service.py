@@ -6,9 +6,10 @@ import os
 import sys
 import threading
 
-from autokmod.daemon.bus import INTERFACE, Bus, Caller, record, signal, threaded
+from autokmod.daemon.bus import INTERFACE, Bus, Caller, signal, threaded
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify
+from autokmod.daemon.variants import record
 from autokmod.errors import UnknownKernel
 
 XML = f"""<node><interface name="{INTERFACE}">
@@ -82,7 +83,8 @@ class Crude:
 def main() -> int:
     loop = Loop()
     bus = Bus()
-    bus.publish(Crude(), XML)
+    bus.add(Crude(), XML)
+    bus.take_name()
     bus.on_lost(loop.quit)
     notify("READY=1")
     return loop.run()
