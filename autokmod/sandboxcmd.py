@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NICE = 10
+OOM_SCORE_ADJ = 500  # where memory runs out, a compiler goes before what the machine is there for
+# Not choom(1), which refuses to go on where /proc is read-only.
+EXPENDABLE = f'2>/dev/null echo {OOM_SCORE_ADJ} >/proc/self/oom_score_adj; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def drop_cmd(user: User | None) -> list[str]:
 def limit_cmd(limits: Limits) -> list[str]:
     mib = 1 << 20
     return [
+        *("sh", "-c", EXPENDABLE, "sh"),
         "prlimit",
         f"--as={limits.memory_mb * mib}",
         f"--nproc={limits.processes}",

@@ -30,6 +30,7 @@ from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, User, sandbox_cmd
 
 HOST = Paths(Path("/"))
 NOBODY = Config(build=BuildConfig(user="nobody"))
+SHOW_RANK = "cat /proc/self/oom_score_adj; nice; ionice; id -u"
 LIMITS = Limits(memory_mb=100, processes=10, file_mb=1)
 
 
@@ -53,6 +54,12 @@ def test_the_user_is_dropped_before_bwrap_starts() -> None:
     assert argv.index("--bounding-set=-all") < argv.index("prlimit") < argv.index("bwrap")
     assert argv[-1] == "make"
     assert "--uid" not in argv
+
+
+@pytest.mark.root
+def test_builds_give_way_to_everything_else() -> None:
+    argv = sandbox_cmd(box(user=User("nobody", 65534, 65534), contained=False), ["sh", "-c", SHOW_RANK])
+    assert run(argv, timeout_s=10, cwd="/").output.split() == ["500", "10", "idle", "65534"]
 
 
 def test_limits_reach_prlimit_in_bytes() -> None:
