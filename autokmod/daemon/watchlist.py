@@ -60,6 +60,7 @@ def _wanted(paths: Paths) -> Iterator[tuple[Path, Interest]]:
     for krel in filter(is_krel, _directories(paths.modules)):
         yield paths.modulesd(krel), Interest(Hint.KERNELS, MODULESD_NAMES)
         yield paths.modulesd(krel) / "build", Interest(Hint.KERNELS, KDIR_NAMES)
+        yield from ((directory, Interest(Hint.KERNELS, ("*",))) for directory in _of_others(paths.modulesd(krel)))
     yield paths.boot, Interest(Hint.KERNELS, BOOT_NAMES)
     yield paths.usr_src, Interest(Hint.SOURCES, ("*",))
     for name in _directories(paths.usr_src):
@@ -69,6 +70,14 @@ def _wanted(paths: Paths) -> Iterator[tuple[Path, Interest]]:
     yield paths.etc / "autokmod.toml.d", Interest(Hint.CONFIG, ("*.toml",))
     yield paths.packages_d, Interest(Hint.CONFIG, ("*.toml",))
     yield paths.spool, SPOOL
+
+
+def _of_others(modulesd: Path) -> Iterator[Path]:
+    """Where DKMS and vendors put modules: others may link there. Not updates/ itself, as we make our own in there."""
+    yield modulesd / "extra"
+    yield from (modulesd / "extra" / name for name in _directories(modulesd / "extra"))
+    if (modulesd / "updates").is_dir():
+        yield modulesd / "updates/dkms"
 
 
 def _directories(directory: Path) -> list[str]:

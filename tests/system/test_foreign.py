@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autokmod import hook
+from tests import dkms
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
 from tests.mainjob import (
@@ -120,6 +121,35 @@ def test_a_vendor_s_modules_serve_another_kernel(real_root: MakeRoot, corpus: Co
     shutil.rmtree(root.paths.modulesd(first))
     check_dangling(root)
     is_taken_over(root, equal, first, "vendor-nat")
+
+
+def test_what_dkms_itself_installed(real_root: MakeRoot, corpus: Corpus) -> None:
+    """The archive's DKMS, with nothing done by hand: its tree and its modules are recognised."""
+    first, equal, _ = corpus.trio
+    root = real_root(kernels=(first,), packages=(dkms.DKMS, QUICK))
+    source = dkms.source_of(corpus.layer(QUICK))
+    dkms.add_all(root, (source,))
+    done = root.chroot("dkms", "install", f"{NAME}/{source.removeprefix(f'{NAME}-')}", "-k", first)
+    assert done.returncode == 0, done.stdout
+    theirs = digests(root.paths.modulesd(first) / "updates/dkms")
+    root.add_kernel(equal)
+    oneshot(root)
+    assert placement(root, first)["reasons"][0]["kind"] == "foreign-stands"
+    check_linked(root, equal, first)
+    assert placement(root, equal)["foreign"]["owner"] == "DKMS"
+    assert digests(root.paths.modulesd(first) / "updates/dkms") == theirs
+    assert list(root.paths.builds.glob("*/manifest.json")) == []
+
+    wish = ("dkms", "install", f"{NAME}/{source.removeprefix(f'{NAME}-')}", "-k", equal)
+    assert root.chroot(*wish).returncode == 0, "DKMS finds our links, and leaves it at that"
+    oneshot(root)
+    check_linked(root, equal, first)
+    done = root.chroot(*wish, "--force")
+    assert done.returncode == 0, done.stdout
+    oneshot(root)
+    assert placement(root, equal)["reasons"][0]["kind"] == "foreign-stands", "what DKMS puts here itself wins"
+    assert not list(root.paths.modulesd(equal).glob("weak-updates/autokmod/*"))
+    assert [status(root, krel)["readiness"] for krel in (first, equal)] == ["ready", "ready"]
 
 
 def is_taken_over(root: RealRoot, krel: str, owner: str, package: str = NAME) -> None:

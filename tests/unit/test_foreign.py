@@ -14,6 +14,7 @@ from autokmod.config import Config, LinkConfig, PackageConfig
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import decide_kernel
 from autokmod.decide.readiness import decide_readiness
+from autokmod.decide.signing import Signing
 from autokmod.jobs.engine import Engine
 from autokmod.model import (
     Decision,
@@ -25,6 +26,7 @@ from autokmod.model import (
     PlacedFile,
     Placement,
     Reason,
+    Signature,
 )
 from autokmod.observe.external import find_external
 from autokmod.observe.external_owner import DKMS, VENDOR, Installed, find_installed, has_external
@@ -245,6 +247,18 @@ def test_the_newest_kernel_s_is_taken() -> None:
     assert decide(replace(DKMS_K1, foreign_builds=(older, foreign(module())))).link_from == K1
 
 
+def test_signatures_of_others_are_not_ours_to_make() -> None:
+    """An own build is signed when it is placed; what another owner left unsigned stays so, and would be refused."""
+    insists = Signing(enforced=Reason("sig-force", "only signed modules"))
+    own = replace(FACTS, builds=(build("key2", K2),), contents={"key2": (module(krel=K2),)}, signing=insists)
+    assert (decide(own).kind, decide(own).stored) == ("build", True)
+    found = decide(replace(VENDOR_K1, signing=insists))
+    assert (found.kind, found.reasons[0].kind) == ("wait", "no-compatible-build")
+    signed = replace(module(), signature=Signature.VERIFIED)
+    trusted = replace(VENDOR_K1, foreign_builds=(foreign(signed, name="vend", has_source=False),), signing=insists)
+    assert decide(trusted).kind == "link"
+
+
 def test_a_package_of_that_name_with_source_is_no_vendor_s() -> None:
     found = decide(replace(FACTS, foreign_builds=(foreign(module(), name=PACKAGE.name, has_source=False),)))
     assert (found.package, found.kind, found.reasons[0].kind) == ("drv", "build", "no-build")
@@ -314,6 +328,17 @@ def test_links_of_others_are_no_source(paths: Paths) -> None:
     link.parent.mkdir()
     link.symlink_to(theirs)
     assert installed(paths, K2) == ()
+
+
+def test_a_link_of_weak_modules_wins(linked: Paths) -> None:
+    link = linked.modulesd(K2) / "weak-updates/kmod/drv.ko"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(f"/lib/modules/{K1}/extra/kmod/drv.ko")
+    found = reconcile(linked)["kmod"]
+    assert (found.kind, found.reasons[0].kind) == ("skip", "foreign-stands")
+    assert f"{K1}/extra/kmod/drv.ko" in found.reasons[0].text
+    assert links(linked) == {}
+    assert link.is_symlink()
 
 
 def test_dkms_s_by_its_tree(paths: Paths) -> None:

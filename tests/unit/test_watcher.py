@@ -18,6 +18,7 @@ KERNELS, SOURCES, SPOOL, CONFIG = Hint.KERNELS, Hint.SOURCES, Hint.SPOOL, Hint.C
 K = "usr/lib/modules/6.1.0-1"
 DIRECTORIES = (
     f"{K}/kernel",
+    f"{K}/updates/autokmod",
     "boot",
     "etc/autokmod/autokmod.toml.d",
     "etc/autokmod/packages.d",
@@ -63,6 +64,10 @@ EVENTS: list[tuple[str, set[Hint]]] = [
     (f"{K}/modules.dep", set()),
     (f"{K}/modules.dep.bin", set()),
     (f"{K}/updates/autokmod/evdi/evdi.ko", set()),
+    (f"{K}/updates/dkms/evdi.ko", {KERNELS}),
+    (f"{K}/extra/evdi.ko", {KERNELS}),
+    (f"{K}/extra/kmod-evdi/evdi.ko", {KERNELS}),
+    (f"{K}/weak-updates/autokmod/evdi/evdi.ko", set()),
     (f"{K}/kernel/drivers/x.ko", set()),
     ("usr/lib/modules/6.1.0-2/modules.order", {KERNELS}),
     ("usr/src/linux-headers-6.1.0-1/Module.symvers", {KERNELS, SOURCES}),
