@@ -120,6 +120,21 @@ def page(argv: Sequence[str], text: str, env: Mapping[str, str]) -> bool:
     return True
 
 
+def interact(argv: Sequence[str]) -> int:
+    """Leave this terminal to a program that talks with the person. Its exit status; 130 where Ctrl-C ended it.
+
+    Raises ToolMissing.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the program's: what is ignored, it would inherit
+    try:
+        done = subprocess.run(argv, env={**os.environ, **ENV}, check=False)
+    except FileNotFoundError as exc:
+        raise ToolMissing(argv[0]) from exc
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
 def kill_group(proc: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(proc.pid, signal.SIGKILL)

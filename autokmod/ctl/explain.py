@@ -136,6 +136,8 @@ def _files(placement: Placement, status: KernelStatus, style: Style) -> Iterator
         yield _labelled("files" if i == 0 else "", _file_text(file, status, arrow))
     if placement.files:
         yield _labelled("verified", _proof(placement))
+    if placement.files and placement.signed_by is not None:
+        yield _labelled("signed", f'with "{placement.signed_by.name}" ({placement.signed_by.digest})')
 
 
 def _proof(placement: Placement) -> str:

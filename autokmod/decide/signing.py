@@ -25,6 +25,8 @@ BY_SECURE_BOOT = ("CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT", "CONFIG_EFI_SECURE_BOOT
 ENFORCING = re.compile(r"module[._-]sig[_-]enforce(?:=(?:[yY1tT].*|[oO][nN].*))?")
 LOCKING = re.compile(r"lockdown=(?:integrity|confidentiality)")
 LOCKDOWNS = ("INTEGRITY", "CONFIDENTIALITY")
+MAY_ENROLL = (SecureBoot.ON, SecureBoot.UNKNOWN)
+NAME_ONE = "set sign.key and sign.cert to a key that this kernel knows"  # no list of enrolled keys is asked
 DEFAULT_DIGEST = "sha256"
 
 
@@ -87,7 +89,7 @@ def decide_signing(
         return _unsigned(enforced, off, 'set sign.mode = "auto"')
     key = choose_key(keys, firmware)
     if key is None:
-        return _without_key(keys, enforced)
+        return _without_key(keys, enforced, CREATE if firmware.secure_boot in MAY_ENROLL else NAME_ONE)
     if tool_problem is not None:
         return _unsigned(enforced, tool_problem, tool_problem.hint or "", asked=key.origin == CONFIGURED)
     digest = config.get("CONFIG_MODULE_SIG_HASH", "").strip('"') or DEFAULT_DIGEST
@@ -102,11 +104,11 @@ def choose_key(keys: Sequence[SigningKey], firmware: Firmware) -> SigningKey | N
     return usable[0] if usable else None
 
 
-def _without_key(keys: Sequence[SigningKey], enforced: Reason | None) -> Signing:
+def _without_key(keys: Sequence[SigningKey], enforced: Reason | None, hint: str) -> Signing:
     broken = next((k.problem for k in keys if k.problem is not None), None)
     if broken is None:
-        return _unsigned(enforced, Reason("no-signing-key", "there is no signing key"), CREATE)
-    return _unsigned(enforced, broken, broken.hint or CREATE, asked=any(k.origin == CONFIGURED for k in keys))
+        return _unsigned(enforced, Reason("no-signing-key", "there is no signing key"), hint)
+    return _unsigned(enforced, broken, broken.hint or hint, asked=any(k.origin == CONFIGURED for k in keys))
 
 
 def _unsigned(enforced: Reason | None, why: Reason, hint: str, *, asked: bool = False) -> Signing:

@@ -111,7 +111,7 @@ def _key(paths: Paths, origin: str, key: Path, cert: Path) -> SigningKey | None:
 def _resolved(paths: Paths, path: Path) -> str:
     try:
         return str(paths.resolve(path))
-    except FormatError:
+    except (OSError, FormatError):
         return str(path)
 
 

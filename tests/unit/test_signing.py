@@ -21,6 +21,7 @@ SIG = {"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_HASH": '"sha512"'}
 LOCKS = SIG | {"CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT": "y"}
 FORCE = SIG | {"CONFIG_MODULE_SIG_FORCE": "y"}
 ON, OFF, UNKNOWN = Firmware(SecureBoot.ON), Firmware(SecureBoot.OFF), Firmware()
+NO_EFI = Firmware(SecureBoot.NO_EFI)
 RUNNING = BootFacts(is_running=True, enforces_now=True)
 
 
@@ -126,6 +127,17 @@ def test_a_configured_key_is_never_silently_left_out(
     found = decide_signing(AUTO, keys, SIG, None, OFF, tool)
     assert found.problem is not None
     assert (found.problem.kind, found.key, found.enforced) == (kind, None, None)
+
+
+@pytest.mark.parametrize(
+    ("machine", "hint"),
+    [(ON, "autokmodctl key create"), (UNKNOWN, "autokmodctl key create"), (OFF, "sign.key"), (NO_EFI, "sign.key")],
+)
+def test_what_helps_without_a_key(machine: Firmware, hint: str) -> None:
+    """A new key can only be enrolled where the list of such keys will be asked."""
+    found = decide_signing(AUTO, (), SIG, MUST, machine)
+    assert found.problem is not None
+    assert hint in str(found.problem.hint)
 
 
 def test_the_hash_is_the_kernels() -> None:
