@@ -6,7 +6,7 @@
 commands in copies of the sources made before, all under one `make -jN` for N cores, longest first, and nothing else.
 Each in a system of overlays of its own, after every file that will be read was read once. Then (b) again: with the
 builds known, and for a second kernel whose symbols are equal. As root, on a machine that does nothing else; what it
-does besides shows as load.
+does besides shows as CPU time of others, and makes every wall clock wrong.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ class Job:
 @dataclass(slots=True)
 class Found:
     costs: dict[str, Cost] = field(default_factory=dict)
-    loads: dict[str, float] = field(default_factory=dict)  # others' processes, of each phase
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # NAME-VERSION → how long (b) built it
 
@@ -82,7 +81,6 @@ def main() -> int:
     phases = {"a": run_dkms, "b": run_autokmod, "c": run_make}
     for phase in args.phases:
         with locked(job.lock):
-            found.loads[phase] = os.getloadavg()[0]
             phases[phase](job, found)
     tell(found)
     return 0
@@ -279,12 +277,12 @@ WHAT = {
 def tell(found: Found) -> None:
     for note in found.notes:
         print(note)
-    print(f"{'':<30} {'wall':>8} {'CPU':>8} {'cores used':>11}  {'load before':>11}")
+    print(f"{'':<30} {'wall':>8} {'CPU':>8} {'cores used':>11} {'idle':>8} {'others':>9}")
     for key, what in WHAT.items():
         if key in found.costs:
-            cost, load = found.costs[key], found.loads.get(key)
-            shown = f"{load:11.1f}" if load is not None else ""
-            print(f"{what:<30} {cost.wall_s:6.1f} s {cost.cpu_s:6.1f} s {cost.cpu_s / cost.wall_s:11.2f}  {shown}")
+            c = found.costs[key]
+            used = f"{c.cpu_s / c.wall_s:11.2f} {c.idle_s:6.1f} s {c.others_s:7.1f} s"
+            print(f"{what:<30} {c.wall_s:6.1f} s {c.cpu_s:6.1f} s {used}")
     for what, value, goal in goals(found.costs):
         print(f"{what:<30} {value:8.2f}   goal {goal:<5} {'met' if value <= goal else 'MISSED'}")
 
