@@ -15,6 +15,7 @@ import sys
 import syslog
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from autokmod.errors import UnknownKernel
 from autokmod.jobs.spool import Spool
@@ -50,10 +51,14 @@ def run_hook(paths: Paths, verb: Verb, krel: str, why: str) -> int:
 
 def fast_path(paths: Paths, verb: Verb, krel: str, why: str) -> bool:
     """True where nothing is left to do. Raises whatever the engine raises."""
-    from autokmod.config import Config  # only here: start-up is most of what a hook costs
+    from autokmod import journal  # only here: start-up is most of what a hook costs
+    from autokmod.config import Config
     from autokmod.config_load import load_config
     from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
 
+    # What is done here, nobody does again: nobody else would say it. The package manager's terminal is not for us.
+    if paths.root == Path("/"):
+        journal.setup(identifier="autokmod-hook", journald=True)
     # A kernel goes whatever is written in the configuration, and links must not dangle then.
     config = Config() if verb is Verb.REMOVE else load_config(paths)
     with contextlib.closing(Engine(paths, config, time.time)) as engine:

@@ -77,16 +77,20 @@ def setup(
     level: LogLevel = "info",
     *,
     identifier: str = IDENTIFIER,
+    journald: bool = False,
     stream: TextIO | None = None,
     env: Mapping[str, str] = os.environ,
     socket_path: str = SOCKET,
 ) -> None:
-    """To be called once, by an entry point. `stream` is standard error unless given."""
+    """To be called once, by an entry point. `stream` is standard error unless given.
+
+    `journald`: there if it listens, whatever standard error is; else only if standard error leads there.
+    """
     set_level(level)
     out = stream if stream is not None else sys.stderr
     sink: Sink = LineSink(stream, colour=_wants_colour(out, env))
     _level.target = "console"
-    if is_journal(_fileno(out), env):
+    if journald or is_journal(_fileno(out), env):
         sink = JournalSink(JournalSocket(socket_path), identifier, stream)
         _level.target = "journal"
     structlog.configure(

@@ -155,6 +155,12 @@ def test_without_journald_the_stream_gets_the_sentence(tmp_path: Path, stream: i
     assert stream.read() == "<3>one\n<3>two ?[31m\n"
 
 
+def test_journald_is_asked_for(tmp_path: Path, journald: socket.socket, stream: io.TextIOWrapper) -> None:
+    journal.setup(journald=True, stream=stream, env={}, socket_path=str(tmp_path / "socket"))
+    journal.get().info("straight to it")
+    assert receive(journald)["MESSAGE"] == "straight to it"
+
+
 def test_a_restarted_journald_is_found_again(tmp_path: Path, stream: io.TextIOWrapper) -> None:
     log = into_journal(tmp_path, stream)
     log.info("before")
