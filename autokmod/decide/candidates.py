@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from autokmod.decide.facts import Facts
-from autokmod.decide.foreign import as_build, names_of, sources_of, standing
+from autokmod.decide.foreign import as_build, is_taken, names_of, sources_of
 from autokmod.decide.policy import Origin, check_package_policy, check_policy
 from autokmod.decide.signing import fits_signing
 from autokmod.model import Build, DecisionKind, ForeignBuild, ModuleFacts, Package, Reason, Recipe
@@ -56,7 +56,7 @@ def _ordered(facts: Facts, package: Package, recipe: Recipe, builds: Iterable[Bu
 def _theirs(facts: Facts, package: Package, recipe: Recipe) -> Iterator[Candidate]:
     """Nothing is linked in the way of what another owner put here."""
     found = sources_of(facts, package, recipe)
-    if standing(facts, names_of(found)):
+    if is_taken(facts, names_of(found)):
         return
     placed = _placed(facts, package)
     for source in found:

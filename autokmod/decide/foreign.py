@@ -59,8 +59,18 @@ def promised_names(recipe: Recipe) -> frozenset[str]:
 
 
 def standing(facts: Facts, names: Set[str]) -> list[ModuleFacts]:
-    """Other owners' modules of these names that depmod would pick here, but for ours."""
-    return [m for m in facts.foreign if m.name in names]
+    """Other owners' modules of these names that depmod would pick here, but for ours. It goes by the names of files."""
+    return [m for m in facts.foreign if _file_name(m) in names]
+
+
+def _file_name(module: ModuleFacts) -> str:
+    return module.path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+
+
+def is_taken(facts: Facts, names: Set[str]) -> bool:
+    """Whether another owner put modules of these names here, be they readable or not."""
+    here = (b for b in facts.foreign_builds if b.krel == facts.kernel.krel and not b.taken_over)
+    return bool(standing(facts, names)) or any(b.names & names for b in here)
 
 
 def names_of(builds: Iterable[ForeignBuild]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.finding import RANK
 from autokmod.decide.foreign import builds_of, names_of, promised_names, standing
 from autokmod.decide.settle import Choice, is_fit
-from autokmod.decide.why import why_unfit
+from autokmod.decide.why import no_headers, why_unfit
 from autokmod.model import CompatResult, Decision, DecisionKind, ForeignOrigin, ModuleFacts, Reason, Verdict
 
 HINT = "install the vendor's package for this kernel"
@@ -57,13 +57,13 @@ def _origin(facts: Facts, choice: Choice) -> ForeignOrigin:
 def _beside(facts: Facts, theirs: Sequence[ModuleFacts], verdicts: Verdicts) -> tuple[DecisionKind, tuple[Reason, ...]]:
     """Left alone in any case; told where it would not load."""
     where = _where(facts, theirs[0])
-    results = [verdicts[m.path] for m in theirs if m.path in verdicts]
-    worst = max(results, key=lambda r: RANK[r.verdict])
-    if worst.verdict is Verdict.INCOMPATIBLE:
+    results = [verdicts[m.path] for m in theirs if m.path in verdicts]  # none where a package of ours displaces it
+    worst = max(results, key=lambda r: RANK[r.verdict], default=None)
+    if worst is not None and worst.verdict is Verdict.INCOMPATIBLE:
         text = f"{where} is another owner's, and does not fit: {worst.reasons[0].text}"
         return DecisionKind.BLOCKED, (Reason("foreign-unfit", text, hint=HINT), *worst.reasons[1:])
     text = f"another owner's modules stand here: {where}"
-    if worst.verdict is Verdict.UNKNOWN:
+    if worst is not None and worst.verdict is Verdict.UNKNOWN:
         text = f"{text}; whether they fit is not known: {worst.reasons[0].text}"
     return DecisionKind.SKIP, (Reason("foreign-stands", text),)
 
@@ -75,6 +75,10 @@ def _where(facts: Facts, module: ModuleFacts) -> str:
 
 
 def _why_none(facts: Facts, choice: Choice) -> tuple[Reason, ...]:
+    if choice.rejected and facts.abi.problems:
+        why = facts.abi.problems[0]
+        text = f"nobody can tell whether its builds for other kernels fit: {why.text}"
+        return (Reason("no-compatible-build", text, hint=why.hint or no_headers(facts)[0].hint or HINT),)
     problem = next((b.problem for b in builds_of(facts, choice.package.name) if b.problem is not None), None)
     if choice.rejected:
         first, *rest = why_unfit(*choice.rejected[0])

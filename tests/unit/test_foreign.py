@@ -182,6 +182,36 @@ def decide(facts: Facts) -> Decision:
             id="unreadable",
         ),
         pytest.param(
+            replace(
+                VENDOR_K1,
+                foreign_builds=(
+                    replace(VENDOR_HERE, key="", modules=(), problem=UNREADABLE),
+                    *VENDOR_K1.foreign_builds,
+                ),
+            ),
+            "wait",
+            None,
+            "foreign-unreadable",
+            "EIO",
+            id="what is here is unreadable: nothing is linked in its way",
+        ),
+        pytest.param(
+            replace(VENDOR_K1, abi=replace(abi(), problems=(Reason("symvers-missing", "no symvers", hint="headers"),))),
+            "wait",
+            None,
+            "no-compatible-build",
+            "nobody can tell whether its builds for other kernels fit: no symvers",
+            id="nothing to compare with",
+        ),
+        pytest.param(
+            replace(VENDOR_K1, foreign=(replace(standing(), name="inner"),)),
+            "skip",
+            None,
+            "foreign-stands",
+            "updates/dkms/drv.ko",
+            id="the file's name counts, not what the module calls itself",
+        ),
+        pytest.param(
             replace(VENDOR_K1, foreign=(standing(),)),
             "skip",
             None,
@@ -239,6 +269,12 @@ def test_a_vendor_s_package_is_all_or_nothing() -> None:
     found = decide(replace(VENDOR_K1, foreign_builds=(pair,)))
     assert (found.kind, found.reasons[0].kind) == ("wait", "no-compatible-build")
     assert found.reasons[0].hint == "install the vendor's package for this kernel"
+
+
+def test_a_module_of_ours_displaces_what_stands_here() -> None:
+    ours = replace(FACTS, builds=(build("key2", K2),), contents={"key2": (module(krel=K2),)})
+    facts = replace(ours, foreign=(standing(),), foreign_builds=VENDOR_K1.foreign_builds)
+    assert [(d.package, str(d.kind)) for d in decide_kernel(facts)] == [("drv", "build"), ("vend", "skip")]
 
 
 def test_the_newest_kernel_s_is_taken() -> None:
