@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from autokmod.errors import CommandFailed, ToolMissing
@@ -24,12 +27,14 @@ ENV: Mapping[str, str] = {
     "HOME": "/nonexistent",
 }
 TAIL = 64 << 10  # bytes of output kept for messages
+GONE_LIMIT_S = 10  # for what was killed to be gone
+WATCH_S = 0.2  # how often a command that is watched is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     argv: tuple[str, ...]
-    returncode: int | None  # negative: signal; None: time limit
+    returncode: int | None  # negative: signal; None: time limit, or stopped by whoever watched it
     output: str
 
 
@@ -52,21 +57,19 @@ def run(
     check: bool = True,
     stdout_only: bool = False,
     cancelled: Cancel | None = None,
+    watch: Callable[[int], bool] | None = None,
 ) -> Result:
     """Run to the end. Output goes to `log` if given (and is then empty in the result).
 
+    `watch` is called every WATCH_S with the process's id; when it says True the command is ended.
     Raises ToolMissing, and CommandFailed if `check`. OSError travels for anything else that exec(2) says.
     """
     proc = start(argv, env=env, cwd=cwd, log=log, pass_fds=pass_fds, stdout_only=stdout_only)
     if cancelled is not None:
         cancelled.add(proc)
     try:
-        out, _ = proc.communicate(timeout=timeout_s)
-        code: int | None = proc.returncode
-    except subprocess.TimeoutExpired:
-        kill_group(proc)
-        out, _ = proc.communicate()
-        code = None
+        has_ended, out = _wait(proc, timeout_s, watch)
+        code = proc.returncode if has_ended else None
     except BaseException:
         kill_group(proc)
         proc.communicate()
@@ -78,6 +81,38 @@ def run(
     if check and code != 0:
         raise CommandFailed(argv, code, result.output[-TAIL:])
     return result
+
+
+def _wait(proc: subprocess.Popen[bytes], timeout_s: float, watch: Callable[[int], bool] | None) -> tuple[bool, bytes]:
+    """Whether it ended by itself, and its output."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = max(deadline - time.monotonic(), 0.0)
+        try:
+            return True, proc.communicate(timeout=min(left, WATCH_S) if watch else left)[0]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline or (watch is not None and watch(proc.pid)):
+                with _until_gone(proc.pid):
+                    kill_group(proc)
+                return False, proc.communicate()[0]
+
+
+@contextlib.contextmanager
+def _until_gone(pid: int) -> Iterator[None]:
+    """Waits at the end for this process's children. A PID namespace is gone with its first process, not before."""
+    with contextlib.ExitStack() as stack:
+        poll, todo = select.poll(), 0
+        with contextlib.suppress(OSError, ValueError):  # it has just ended; before Linux 5.3 nobody is waited for
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+                fd = os.pidfd_open(int(child))
+                stack.callback(os.close, fd)
+                poll.register(fd, select.POLLIN)
+                todo += 1
+        yield
+        while todo and (gone := poll.poll(GONE_LIMIT_S * 1000)):
+            for fd, _ in gone:
+                poll.unregister(fd)
+                todo -= 1
 
 
 def start(

@@ -1,12 +1,13 @@
 """The room in which foreign code runs: recipes are evaluated and packages are built in it.
 
-    setpriv (unprivileged user, no capabilities) → prlimit → nice → ionice → bwrap (new root) → command
+    setpriv (unprivileged user, no capabilities) → prlimit, nice, ionice
+    → bwrap (so that all ends with it) → bwrap (new root) → prlimit (processes) → command
 
 The user is dropped before bwrap starts: `bwrap --uid` called by root only renames root, and the process would
 still read root's files. Inside, / is a read-only tmpfs into which the root's /usr (with /lib, /bin … as the root
 has them) and a few files of /etc are bound read-only. There is no network, no /home, /root, /run, no key and no
-state of autokmod; the only writable places are /tmp and what the caller binds. All processes live in a PID
-namespace of their own and end with the command.
+state of autokmod; the only writable places are /tmp and what the caller binds. All processes live in PID
+namespaces of their own and end with the command. What no limit would count is refused by seccomp.py.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from autokmod.config import Config
 from autokmod.errors import FormatError, SandboxUnavailable, ToolMissing
 from autokmod.paths import Paths
-from autokmod.run import find_tool, run
+from autokmod.run import Cancel, Result, find_tool, run
 from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, User, sandbox_cmd
+from autokmod.seccomp import refusal_filter
 
 TOP = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # What compilers, linkers and configure scripts read; nothing that names a user or holds a secret.
@@ -180,6 +184,50 @@ def _read_options(bwrap: str, _mtime_ns: int) -> frozenset[str]:
     return frozenset(option for option in ("--size", "--disable-userns") if f" {option} " in text)
 
 
+# ---- a command in it -----------------------------------------------------------------------------
+
+
+def run_boxed(
+    box: Sandbox,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    log: IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    cancelled: Cancel | None = None,
+    watch: Callable[[int], bool] | None = None,
+) -> Result:
+    """As run(), without its check."""
+    with _filter(box) as fd:
+        return run(
+            sandbox_cmd(box, command, fd),
+            timeout_s=timeout_s,
+            env=env,
+            log=log,
+            pass_fds=pass_fds if fd is None else (*pass_fds, fd),
+            check=False,
+            cancelled=cancelled,
+            watch=watch,
+        )
+
+
+@contextmanager
+def _filter(box: Sandbox) -> Iterator[int | None]:
+    """A pipe that holds the program of seccomp.py; None where there is none."""
+    program = refusal_filter(os.uname().machine) if box.contained else None
+    if program is None:
+        yield None
+        return
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(write_fd, program)  # some hundred bytes: a pipe takes them at once
+        os.close(write_fd)
+        yield read_fd
+    finally:
+        os.close(read_fd)
+
+
 # ---- does it start? ------------------------------------------------------------------------------
 
 
@@ -191,7 +239,7 @@ def check_sandbox(paths: Paths, config: Config) -> None:
         if closed is not None:
             why = f"user {box.user.name if box.user else '?'} may not enter {closed}"
             raise SandboxUnavailable(why, f"chmod o+x {closed}")
-    result = run(sandbox_cmd(box, ["/bin/sh", "-c", ":"]), timeout_s=PROBE_LIMIT_S, check=False)
+    result = run_boxed(box, ["/bin/sh", "-c", ":"], timeout_s=PROBE_LIMIT_S)
     if result.returncode != 0:
         raise SandboxUnavailable(*explain_failure(result.output, PROC_SYS))
 

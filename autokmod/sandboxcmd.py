@@ -9,6 +9,10 @@ NICE = 10
 OOM_SCORE_ADJ = 500  # where memory runs out, a compiler goes before what the machine is there for
 # Not choom(1), which refuses to go on where /proc is read-only.
 EXPENDABLE = f'2>/dev/null echo {OOM_SCORE_ADJ} >/proc/self/oom_score_adj; exec "$@"'
+# A PID namespace around the sandbox's own, whose first process is the sandbox's bwrap: when that ends or is killed, the
+# kernel ends all within. The first process inside the sandbox cannot be relied on for it. It has the build's user, so a
+# build may trace it and make it forget that it was to end with its parent.
+HULL = ("bwrap", "--unshare-user", "--unshare-pid", "--as-pid-1", "--die-with-parent", "--dev-bind", "/", "/", "--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of each process, but `processes`: the kernel counts those of the user, over all that runs as it."""
-
-    memory_mb: int
-    processes: int
+    memory_mb: int  # one process
+    processes: int  # of this sandbox; before Linux 5.14: of the user, over all that runs as it
     file_mb: int
 
 
@@ -51,14 +53,24 @@ class Sandbox:
     contained: bool = True  # False: build.allow_unsandboxed, the user is dropped and that is all
 
 
-def sandbox_cmd(box: Sandbox, command: Sequence[str]) -> list[str]:
-    inner = bwrap_cmd(box) if box.contained else []
-    return [*drop_cmd(box.user), *limit_cmd(box.limits), *inner, *command]
+def sandbox_cmd(box: Sandbox, command: Sequence[str], filter_fd: int | None = None) -> list[str]:
+    """`filter_fd`: from where bwrap reads the system calls that are refused."""
+    outside = [*drop_cmd(box.user), *limit_cmd(box.limits)]
+    count = count_cmd(box.limits)
+    if not box.contained:
+        return [*outside, *count, *command]
+    refused = ["--seccomp", str(filter_fd)] if filter_fd is not None else []
+    return [*outside, *HULL, *bwrap_cmd(box, refused), *count, *command]
 
 
 def drop_cmd(user: User | None) -> list[str]:
     ids = ["--reuid", str(user.uid), "--regid", str(user.gid), "--clear-groups", "--bounding-set=-all"] if user else []
     return ["setpriv", *ids, "--inh-caps=-all", "--no-new-privs"]
+
+
+def count_cmd(limits: Limits) -> list[str]:
+    """Set within the sandbox: what is inherited by a user namespace is counted over all of the user's."""
+    return ["prlimit", f"--nproc={limits.processes}"]
 
 
 def limit_cmd(limits: Limits) -> list[str]:
@@ -67,7 +79,6 @@ def limit_cmd(limits: Limits) -> list[str]:
         *("sh", "-c", EXPENDABLE, "sh"),
         "prlimit",
         f"--as={limits.memory_mb * mib}",
-        f"--nproc={limits.processes}",
         f"--fsize={limits.file_mb * mib}",
         "--core=0",
         *("nice", "-n", str(NICE)),
@@ -75,7 +86,7 @@ def limit_cmd(limits: Limits) -> list[str]:
     ]
 
 
-def bwrap_cmd(box: Sandbox) -> list[str]:
+def bwrap_cmd(box: Sandbox, refused: Sequence[str] = ()) -> list[str]:
     argv = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
     if "--disable-userns" in box.options:
         argv += ["--unshare-user", "--disable-userns"]
@@ -90,4 +101,4 @@ def bwrap_cmd(box: Sandbox) -> list[str]:
         argv += ["--bind" if mount.writable else "--ro-bind", mount.host, mount.inside]
     for link in box.links:
         argv += ["--symlink", link.text, link.inside]
-    return [*argv, "--remount-ro", "/", "--chdir", box.cwd, "--"]
+    return [*argv, "--remount-ro", "/", *refused, "--chdir", box.cwd, "--"]

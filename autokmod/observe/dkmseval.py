@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import IO
 
 from autokmod.config import Config
-from autokmod.errors import RecipeError, SandboxUnavailable
+from autokmod.errors import RecipeError
 from autokmod.model import Kernel, Package
 from autokmod.observe.sources import CONF, find_overrides
 from autokmod.paths import Paths
-from autokmod.run import run
-from autokmod.sandbox import check_sandbox, closed_directory, kernel_mounts, open_sandbox
-from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, sandbox_cmd
+from autokmod.sandbox import check_sandbox, closed_directory, kernel_mounts, open_sandbox, run_boxed
+from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox
 
 SCRIPT = Path(__file__).with_suffix(".sh")
 DKMS_TREE = "/var/lib/dkms"
@@ -60,20 +59,18 @@ def evaluate(paths: Paths, config: Config, package: Package, kernel: Kernel, arc
     confs = _confs(paths, package, kernel, arch, contained=box.contained)
     script = ["bash", "-O", "extglob", "-c", SCRIPT.read_text(encoding="utf-8"), "autokmod-eval"]
     with tempfile.TemporaryFile() as values, tempfile.TemporaryFile() as said:
-        argv = sandbox_cmd(box, [*script, str(values.fileno()), kernel.krel, *confs])
-        result = run(
-            argv,
+        result = run_boxed(
+            box,
+            [*script, str(values.fileno()), kernel.krel, *confs],
             timeout_s=config.build.eval_limit_s,
             env=dkms_variables(package, kernel, arch, config),
             log=said,
             pass_fds=(values.fileno(),),
-            check=False,
         )
         triples = _triples(_content(values))
         text = _content(said).decode("utf-8", "replace").replace(f"{DKMS_TREE}/{package.id}/source", package.source)
     if not triples and text.startswith(("bwrap:", "setpriv:", "prlimit:", "ionice:")):
-        check_sandbox(paths, config)
-        raise SandboxUnavailable(text.splitlines()[0], "see 'journalctl -u autokmodd'")
+        check_sandbox(paths, config)  # a conf may print the same: where the sandbox starts, it is the conf's failure
     if not triples or triples[-1][0] != "END":
         raise _broken(config, package, triples, result.returncode, text)
     return _raw(package, triples)

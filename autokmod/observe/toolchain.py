@@ -20,9 +20,8 @@ from autokmod.files import read_json, write_json
 from autokmod.jsonvalue import from_json, to_json
 from autokmod.model import Kernel, KernelAbi, Reason
 from autokmod.paths import Paths
-from autokmod.run import ENV, run
-from autokmod.sandbox import open_sandbox
-from autokmod.sandboxcmd import sandbox_cmd
+from autokmod.run import ENV
+from autokmod.sandbox import open_sandbox, run_boxed
 
 FORMAT = 1
 VERSION_LIMIT_S = 30
@@ -154,7 +153,7 @@ def _read_cache(path: Path) -> Mapping[str, str]:
 def _ask(paths: Paths, config: Config, tool: str) -> str:
     """The root's programs are run in the sandbox: with another root, that is also where their libraries are."""
     box = open_sandbox(paths, config, cwd="/")
-    result = run(sandbox_cmd(box, [tool, "--version"]), timeout_s=VERSION_LIMIT_S, check=False)
+    result = run_boxed(box, [tool, "--version"], timeout_s=VERSION_LIMIT_S)
     first = result.output.partition("\n")[0].strip()
     if result.returncode != 0:
         raise SandboxUnavailable(f"'{tool} --version' fails: {first}", "see 'autokmodctl status'")

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from autokmod.sandbox import (
     kernel_mounts,
     open_sandbox,
     read_system,
+    run_boxed,
 )
 from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, User, sandbox_cmd
 
@@ -64,14 +66,46 @@ def test_builds_give_way_to_everything_else() -> None:
 
 def test_limits_reach_prlimit_in_bytes() -> None:
     argv = sandbox_cmd(box(), [])
-    assert {"--as=104857600", "--nproc=10", "--fsize=1048576", "--core=0"} < set(argv)
+    assert {"--as=104857600", "--fsize=1048576", "--core=0"} < set(argv)
+
+
+def test_processes_are_limited_inside_so_that_they_are_counted_inside() -> None:
+    assert sandbox_cmd(box(), ["make"])[-4:] == ["--", "prlimit", "--nproc=10", "make"]
+    assert sandbox_cmd(box(contained=False), ["make"])[-3:] == ["prlimit", "--nproc=10", "make"]
+
+
+def test_a_pid_namespace_that_the_build_cannot_see_is_around_the_sandbox() -> None:
+    argv = sandbox_cmd(box(), ["make"])
+    outer, inner = (i for i, word in enumerate(argv) if word == "bwrap")
+    assert {"--unshare-pid", "--as-pid-1", "--die-with-parent"} < set(argv[outer:inner])
+    assert "--new-session" not in argv[outer:inner]  # it is killed with the group
+    assert "--unshare-all" in argv[inner:]
+
+
+def test_refused_system_calls_are_for_bwrap_alone() -> None:
+    argv = sandbox_cmd(box(), ["make"], 7)
+    assert argv.index("bwrap") < argv.index("--seccomp") < len(argv) - 4
+    assert argv[argv.index("--seccomp") + 1] == "7"
+    assert "--seccomp" not in sandbox_cmd(box(contained=False), ["make"], None)
 
 
 def test_nothing_is_shared_and_the_root_ends_up_read_only() -> None:
     argv = sandbox_cmd(box(links=(Link("usr/lib", "/lib"),)), ["true"])
     assert {"--unshare-all", "--die-with-parent", "--new-session"} < set(argv)
     tail = argv[argv.index("--symlink") :]
-    assert tail == ["--symlink", "usr/lib", "/lib", "--remount-ro", "/", "--chdir", "/w", "--", "true"]
+    assert tail == [
+        "--symlink",
+        "usr/lib",
+        "/lib",
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/w",
+        "--",
+        "prlimit",
+        "--nproc=10",
+        "true",
+    ]
     assert "--share-net" not in argv
 
 
@@ -249,7 +283,7 @@ def test_the_real_refusal_names_the_sysctl() -> None:
 
 def inside(script: str, *mounts: Mount, limits: Limits | None = None) -> Result:
     room = open_sandbox(HOST, NOBODY, cwd="/tmp", mounts=mounts, limits=limits)
-    return run(sandbox_cmd(room, ["bash", "-c", script]), timeout_s=60, check=False)
+    return run_boxed(room, ["bash", "-c", script], timeout_s=60)
 
 
 @pytest.mark.root
@@ -319,8 +353,8 @@ def running_commands() -> str:
 def test_the_time_limit_ends_all_of_it() -> None:
     marker = "4343.4343"
     room = open_sandbox(HOST, NOBODY, cwd="/")
-    argv = sandbox_cmd(room, ["bash", "-c", f"(setsid nohup sleep {marker} &); trap '' TERM HUP; sleep {marker}"])
-    assert run(argv, timeout_s=1, check=False).returncode is None
+    command = ["bash", "-c", f"(setsid nohup sleep {marker} &); trap '' TERM HUP; sleep {marker}"]
+    assert run_boxed(room, command, timeout_s=1).returncode is None
     assert marker not in running_commands()
 
 
@@ -342,6 +376,19 @@ def test_memory_and_file_size_are_bounded(place: Path) -> None:
     inside("head -c 5000000 /dev/zero > /w/big", Mount(f"{place}/w", "/w", writable=True), limits=limits)
     assert (place / "w/big").stat().st_size == 1 << 20
     assert "No space left" in inside("head -c 300M /dev/zero | split -b 900K - /tmp/f", limits=limits).output
+
+
+@pytest.mark.root
+def test_processes_of_one_sandbox_do_not_count_in_another() -> None:
+    many = "for i in $(seq 25); do sleep 1 & done; wait"
+    limits = Limits(memory_mb=1000, processes=30, file_mb=1)
+    both = [threading.Thread(target=lambda: said.append(inside(many, limits=limits).output)) for _ in range(2)]
+    said: list[str] = []
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert said == ["", ""]
 
 
 @pytest.mark.root
