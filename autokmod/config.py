@@ -39,8 +39,12 @@ class BuildConfig:
     time_limit_s: Limit = 3600  # one build
     eval_limit_s: Limit = 10  # evaluating one dkms.conf
     memory_limit_mb: Limit = 4096  # one process of a build
-    process_limit: Limit = 512
-    file_limit_mb: Limit = 2048  # one file, the log included
+    total_memory_mb: Count = 0  # all processes of one build; 0: three quarters of the machine's
+    process_limit: Limit = 512  # of one build; before Linux 5.14: of all builds together
+    file_limit_mb: Limit = 2048  # one file
+    disk_limit_mb: Limit = 8192  # all that one build writes, the copy of its source included
+    keep_free_mb: Count = 256  # builds are stopped before less than this is left on the disk of /var/lib/autokmod
+    output_limit_mb: Limit = 256  # what one build prints
     allow_unsandboxed: bool = False
 
 

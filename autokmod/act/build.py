@@ -17,27 +17,32 @@ from typing import Protocol
 
 from autokmod.act.buildroom import Order, closed_way, environment, open_room, prepare
 from autokmod.act.buildscript import build_script
+from autokmod.act.buildwatch import BuildWatch, Stop
 from autokmod.act.debuginfo import without_debug_info
 from autokmod.act.results import Result, take_results
 from autokmod.act.scratch import scratch
 from autokmod.act.store import LOG, SYMVERS, list_builds, new_entry, publish, write_entry_file
 from autokmod.act.take import take_file
-from autokmod.config import Config
+from autokmod.config import BuildConfig, Config
 from autokmod.decide.fingerprint import fingerprint
-from autokmod.errors import FormatError, SandboxUnavailable
+from autokmod.errors import FormatError
 from autokmod.model import Build, BuildError, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.buildlog import find_errors
 from autokmod.observe.dkmseval import DKMS_TREE
 from autokmod.observe.toolchain import read_toolchain
 from autokmod.paths import Paths
-from autokmod.run import Cancel, run
-from autokmod.sandbox import check_sandbox, find_user
-from autokmod.sandboxcmd import Sandbox, sandbox_cmd
+from autokmod.run import Cancel
+from autokmod.sandbox import check_sandbox, find_user, run_boxed
+from autokmod.sandboxcmd import Sandbox
 
 SCRIPT = ".autokmod-build"  # as it shows in ps
 LOG_LIMIT = 16 << 20  # bytes of a log that are kept: its beginning and, three times as much, its end
 SYMVERS_LIMIT = 16 << 20
 PASSING = ("No space left on device", "Resource temporarily unavailable", "Cannot allocate memory")
+LIMIT_SAID_IN = 64 << 10  # bytes at a log's end
+TOO_LARGE = (b"File size limit exceeded", b"File too large")
+TOO_MANY = (b"Resource temporarily unavailable", b"Cannot fork")
+TOO_MUCH = (b"Cannot allocate memory", b"MemoryError", b"virtual memory exhausted", b"out of memory allocating")
 KILLED = 128 + 9  # by whom cannot be told: mostly the kernel, out of memory
 
 
@@ -52,6 +57,7 @@ class JobSlot(Protocol):
 
 class Tokens(Protocol):
     def slot(self, cancel: Cancel | None = None) -> AbstractContextManager[JobSlot]: ...
+    def trim(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def build_package(
         elif problem is not None:
             outcome = _failure(f"{problem.text}: {problem.hint}", transient=True)
         else:
-            outcome = _build(order, work, slot, cancel)
+            outcome = _build(order, work, slot, tokens, cancel)
         build = Build(
             key=key,
             source_key=source_key,
@@ -126,7 +132,7 @@ def _failure(text: str, *, transient: bool) -> Outcome:
 # ---- one build -----------------------------------------------------------------------------------
 
 
-def _build(order: Order, work: Path, slot: JobSlot, cancel: Cancel) -> Outcome:
+def _build(order: Order, work: Path, slot: JobSlot, tokens: Tokens, cancel: Cancel) -> Outcome:
     try:
         is_as_asked = prepare(order, work, find_user(order.paths, order.config))
     except OSError as exc:
@@ -137,54 +143,79 @@ def _build(order: Order, work: Path, slot: JobSlot, cancel: Cancel) -> Outcome:
     closed = closed_way(box)
     if closed is not None:
         return _failure(f"user {order.config.build.user} may not enter {closed}: chmod o+x {closed}", transient=True)
-    return _judge(order, work, _run(order, work, box, slot, cancel))
+    return _run(order, work, box, slot, tokens, cancel) or _take(order, work)
 
 
-def _run(order: Order, work: Path, box: Sandbox, slot: JobSlot, cancel: Cancel) -> int | None:
-    """Raises SandboxUnavailable."""
+def _run(order: Order, work: Path, box: Sandbox, slot: JobSlot, tokens: Tokens, cancel: Cancel) -> Outcome | None:
+    """How it failed, if it did. Raises SandboxUnavailable."""
     tree = DKMS_TREE if box.contained else str(work / "dkms")
     script = build_script(order.recipe, order.kernel.krel, order.toolchain.strip).replace(DKMS_TREE, tree)
     (work / "dkms" / SCRIPT).write_text(script, encoding="utf-8")
     (work / "dkms" / SCRIPT).chmod(0o644)
+    limits = order.config.build
+    watch = BuildWatch(limits, work, work / "log", tokens.trim)
     with open(work / "log", "xb") as log:
         log.write(f"==> {order.package.id} for {order.kernel.krel}: {', '.join(order.toolchain.identity)}\n".encode())
         log.flush()
-        result = run(
-            sandbox_cmd(box, ["bash", f"{tree}/{SCRIPT}"]),
-            timeout_s=order.config.build.time_limit_s,
+        result = run_boxed(
+            box,
+            ["bash", f"{tree}/{SCRIPT}"],
+            timeout_s=limits.time_limit_s,
             env=environment(order, tree, slot.makeflags),
             log=log,
             pass_fds=(slot.read_fd, slot.write_fd),
-            check=False,
             cancelled=cancel,
+            watch=watch,
         )
-    _check_started(order, work)
-    return result.returncode
+    if result.returncode == 0:
+        return None
+    if watch.stop is None and result.returncode is not None:
+        return _not_started(order, work) or _failed(order, _read_log(work), result.returncode)
+    stop = watch.stop or Stop(
+        f"stopped: it took longer than {limits.time_limit_s} s (build.time_limit_s)", may_pass=True
+    )
+    return Outcome((BuildError("", 0, stop.why), *find_limit(_read_log(work), limits)), stop.may_pass)
 
 
-def _check_started(order: Order, work: Path) -> None:
-    """bwrap and the others speak before the script does. Raises SandboxUnavailable."""
+def _not_started(order: Order, work: Path) -> Outcome | None:
+    """bwrap and the others speak before the script does. Raises SandboxUnavailable.
+
+    A build may print the same, so the sandbox is asked; where it starts, this is the failure of one build.
+    """
     with open(work / "log", "rb") as log:
         log.readline()
         first = log.readline(1000).decode("utf-8", "replace").strip()
-    if first.startswith(("bwrap: ", "setpriv: ", "prlimit: ", "ionice: ", "nice: ")):
-        check_sandbox(order.paths, order.config)
-        raise SandboxUnavailable(first, "see the same command fail with 'autokmodctl reconcile --force'")
+    if not first.startswith(("bwrap: ", "setpriv: ", "prlimit: ", "ionice: ", "nice: ")):
+        return None
+    check_sandbox(order.paths, order.config)
+    return _failure(f"it did not start: {first}", transient=True)
 
 
-def _judge(order: Order, work: Path, returncode: int | None) -> Outcome:
-    limits = order.config.build
-    if returncode is None:
-        return _failure(f"it took longer than {limits.time_limit_s} s (build.time_limit_s)", transient=True)
+def _failed(order: Order, log: bytes, returncode: int) -> Outcome:
     if returncode < 0:
         return _failure(f"it was killed by signal {-returncode}", transient=True)
-    if returncode != 0:
-        errors = find_errors(_read_log(work).decode("utf-8", "replace"), _shorten(order))
-        passing = returncode == KILLED or any(p in e.text for e in errors for p in PASSING)
-        return Outcome(errors, passing)
+    errors = find_errors(log.decode("utf-8", "replace"), _shorten(order))
+    passing = returncode == KILLED or any(p in e.text for e in errors for p in PASSING)
+    return Outcome((*find_limit(log, order.config.build), *errors), passing)
+
+
+def find_limit(log: bytes, limits: BuildConfig) -> tuple[BuildError, ...]:
+    """The limit that it met, going by what programs say then: at most one. Pure."""
+    said = {
+        f"a file grew larger than {limits.file_limit_mb} MiB (build.file_limit_mb)": TOO_LARGE,
+        f"it ran more than {limits.process_limit} processes at once (build.process_limit)": TOO_MANY,
+        f"a process wanted more than {limits.memory_limit_mb} MiB of memory (build.memory_limit_mb)": TOO_MUCH,
+    }
+    end = log[-LIMIT_SAID_IN:]
+    found = (BuildError("", 0, text) for text, words in said.items() if any(word in end for word in words))
+    return tuple(found)[:1]
+
+
+def _take(order: Order, work: Path) -> Outcome:
+    limit = order.config.build.file_limit_mb << 20
     try:
         return Outcome(
-            results=take_results(order.recipe, order.abi, work, order.place, limit=limits.file_limit_mb << 20),
+            results=take_results(order.recipe, order.abi, work, order.place, limit=limit),
             symvers=take_file(work, (*order.place, SYMVERS), limit=SYMVERS_LIMIT),
         )
     except (FormatError, FileNotFoundError) as exc:

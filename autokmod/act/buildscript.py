@@ -59,6 +59,24 @@ take() {
     [[ $3 == no ]] || to_strip+=("$result/module/$2.ko")
 }
 
+# What is still running was put into the background and not waited for: what it would have made is not there yet.
+# Only in a PID namespace, where everything that runs is this build's.
+no_leftovers() {
+    local init process left try
+    IFS= read -r init </proc/1/comm
+    [[ $init == bwrap ]] || return 0
+    for try in {1..10}; do
+        left=()
+        for process in /proc/[0-9]*; do
+            [[ $process == "/proc/1" || $process == "/proc/$$" ]] && continue
+            { IFS= read -r init <"$process/comm"; } 2>/dev/null && left+=("$init")
+        done
+        (( ${#left[@]} )) || return 0
+        sleep 0.1
+    done
+    fail "it left processes behind: ${left[*]:0:5}"
+}
+
 finish() {
     (( ${#missing[@]} == 0 )) || fail "the recipe promises ${missing[*]}, which the build did not make"
     (( ${#to_strip[@]} == 0 )) || "$strip" -g -- "${to_strip[@]}" || fail "$strip failed"
@@ -90,6 +108,7 @@ def _steps(recipe: Recipe, krel: str, strip: str) -> Iterator[str]:
     yield "finish"
     if recipe.post_build:
         yield f"script POST_BUILD {shlex.quote(recipe.post_build)}"
+    yield "no_leftovers"
     yield "exit 0"
 
 

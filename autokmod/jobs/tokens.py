@@ -6,16 +6,20 @@ write it back at the end. So no more than N processes compile at a time, whateve
 * make 4.3 sets O_NONBLOCK on the pipe that it inherits. The flag belongs to the open file description, so each build
   gets descriptions of its own, opened anew through /proc.
 * A build that is killed takes its tokens with it, and a hostile one may write more than it read. Which are missing
-  cannot be known while others run; with none running the pipe is set right.
+  cannot be known while others run; with none running the pipe is set right. What can only be forged is taken out
+  at once (trim).
 * A build that keeps all tokens must not keep the others from starting. As long as fewer than N builds run, a waiting
   one starts without a token when none has come for a while. More than N builds never run.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
 import select
+import termios
 import threading
 import time
 from collections import deque
@@ -49,6 +53,7 @@ class TokenPool:
         self._lock = threading.Condition()
         self._queue: deque[object] = deque()  # who waits; longest first is whoever asked first
         self._running = 0
+        self._holding = 0  # of those, with a token
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._set_right()
 
@@ -110,16 +115,28 @@ class TokenPool:
                     return None
                 has_token = False
             self._running += 1
+            self._holding += has_token
             return has_token
 
     def _release(self, *, has_token: bool) -> None:
         with self._lock:
             self._running -= 1
+            self._holding -= has_token
             if self._running == 0:
                 self._set_right()
             elif has_token:
                 with contextlib.suppress(BlockingIOError):  # a hostile build has filled the pipe
                     os.write(self._write, TOKEN)
+
+    def trim(self) -> None:
+        """Take out what a hostile build wrote beyond what can be free: each build that runs holds one at least."""
+        with self._lock:
+            free = array.array("i", [0])
+            fcntl.ioctl(self._read, termios.FIONREAD, free)
+            excess = free[0] - (self.tokens - self._holding)
+            if excess > 0:
+                with contextlib.suppress(BlockingIOError):  # somebody was quicker
+                    os.read(self._read, excess)
 
     def _set_right(self) -> None:
         """Exactly N tokens. Only while no build is running."""
