@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from autokmod.act.place import is_intact
@@ -37,12 +37,14 @@ def find_foreign(
     known: Known,
     packages: Iterable[Package],
     recipes: Mapping[str, Recipe],
-    records: Iterable[KernelRecord],
+    records: Collection[KernelRecord],
 ) -> tuple[ForeignBuild, ...]:
-    """In every kernel, the one that is looked at included: what stands there is left alone."""
+    """In every kernel that stays, the one that is looked at included: what stands there is left alone."""
     ids, names = {p.id for p in packages}, {p.name for p in packages}
     promised = {_kernel_name(m.dest_name) for recipe in recipes.values() for m in recipe.modules}
-    found = [b for krel in list_krels(paths) if has_external(paths, krel) for b in _in_kernel(paths, known, krel, ids)]
+    going = {r.krel for r in records if r.going}
+    krels = [k for k in list_krels(paths) if k not in going and has_external(paths, k)]
+    found = [b for krel in krels for b in _in_kernel(paths, known, krel, ids)]
     ours = (b for b in found if b.origin.has_source or not (b.package in names or b.names & promised))
     return (*ours, *_taken_over(paths, known, records))
 

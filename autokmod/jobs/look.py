@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -164,7 +164,7 @@ class Looker:
         return tuple(found)
 
     def _foreign_builds(
-        self, packages: Sequence[Package], recipes: Mapping[str, Recipe], records: Iterable[KernelRecord]
+        self, packages: Sequence[Package], recipes: Mapping[str, Recipe], records: Collection[KernelRecord]
     ) -> tuple[ForeignBuild, ...]:
         if not self.config.link.other_owners:
             return ()

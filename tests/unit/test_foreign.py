@@ -499,9 +499,13 @@ def test_its_kernel_went_without_a_word(linked: Paths) -> None:
     assert reconcile(linked, force=True) == {}
 
 
-def test_a_third_kernel_is_linked_to_what_was_taken_over(linked: Paths) -> None:
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "announced, and still there"])
+def test_a_third_kernel_is_linked_to_what_was_taken_over(linked: Paths, is_gone: bool) -> None:
+    """A kernel that was announced to go is no place to link to."""
     remove(linked, K1)
-    shutil.rmtree(linked.modulesd(K1))
+    assert reconcile(linked)["kmod"].link_from is None
+    if is_gone:
+        shutil.rmtree(linked.modulesd(K1))
     k3 = "6.1.0-3-test"
     add_kernel(linked, k3)
     for part in ("Module.symvers", ".config"):
