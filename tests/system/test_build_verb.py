@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from autokmod.files import locked
 from autokmod.jobs.compile import LOOK_S
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
@@ -231,6 +232,23 @@ def test_who_builds_takes_turns(real_root: MakeRoot, corpus: Corpus) -> None:
     assert [process.returncode for process in pair] == [0, 0]
     assert sorted(json.loads(out)["cells"][0]["outcome"] for out, _ in told) == ["built", "known"]
     assert sum("waiting for another process" in said for _, said in told) == 1
+
+
+def test_who_had_to_wait_looks_again(real_root: MakeRoot, corpus: Corpus) -> None:
+    """A source that went meanwhile is not compiled, nor is it a failure."""
+    first = corpus.trio.first
+    root = real_root(kernels=(first,))
+    source = make_source(root, "plain")
+    command = program("autokmod.daemon.main", root, "--oneshot")
+    with locked(root.paths.build_lock):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert any("waiting for another process" in line for line in process.stderr)
+        shutil.rmtree(source)
+    _, said = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, said
+    assert compiled(root) == {}
+    assert "building" not in said
 
 
 def test_wrong_words(real_root: MakeRoot, corpus: Corpus) -> None:
