@@ -90,6 +90,9 @@ def _lines(placement: Placement, status: KernelStatus, style: Style, *, everythi
     yield from _because(placement, style, everything=everything)
     if placement.symbols_compared:
         yield _labelled("compared", f"{placement.symbols_compared} symbols")
+    if placement.foreign is not None and placement.files:
+        origin = placement.foreign
+        yield _labelled("made by", f"{origin.owner}, for {origin.krel}; found there in {origin.place}")
     yield from _files(placement, status, style)
     if placement.key and (placement.files or placement.log):  # else it is only what a build would be called
         yield _labelled("build", placement.key)

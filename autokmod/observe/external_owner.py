@@ -81,6 +81,8 @@ def _of_dkms(paths: Paths, krel: str, theirs: Mapping[str, str], digest: Digest)
 def _dkms_builds(paths: Paths, krel: str) -> Iterator[tuple[str, str, dict[str, Path]]]:
     tree = paths.at("var/lib/dkms")
     for directory in tree.glob(f"*/*/{krel}/*/module"):
+        if not directory.is_dir():
+            continue
         name, version = directory.relative_to(tree).parts[:2]
         files = {module_name(n): directory / n for n in os.listdir(directory) if n.endswith(SUFFIXES)}
         if not (tree / name).is_symlink() and not (tree / name / version).is_symlink():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from autokmod.config import Config, LinkConfig, PackageConfig
+from autokmod.ctl.main import main
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import decide_kernel
 from autokmod.decide.readiness import decide_readiness
@@ -444,6 +445,11 @@ def test_what_is_recorded_of_a_link(linked: Paths) -> None:
     assert found.foreign is not None
     assert (found.foreign.owner, found.foreign.place, found.foreign.has_source) == ("the vendor", "extra/kmod", False)
     assert found.files[0].target == f"../../../../{K1}/extra/kmod/drv.ko"
+
+
+def test_explain_names_who_made_it(linked: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(linked.root), "explain", "kmod", K2]) == 0
+    assert f"made by   the vendor, for {K1}; found there in extra/kmod" in capsys.readouterr().out
 
 
 def test_the_kernel_s_own_extra_modules_are_not_another_owner_s(paths: Paths) -> None:
