@@ -29,10 +29,12 @@ from autokmod.daemon.watchlist import Hint
 from autokmod.errors import ConfigError
 from autokmod.events import Event
 from autokmod.jobs.queue import Change, ChangeKind
-from autokmod.model import Job, JobState, KernelStatus, Readiness
+from autokmod.model import Job, JobState, KernelState, KernelStatus, Readiness
+from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 
 REMOVED = "removed"  # the readiness of a kernel that is gone
+TRANSACTION_S = 20.0  # between two looks at a kernel that a package manager is unpacking
 SAYINGS = {
     Readiness.READY: ("info", Event.KERNEL_READY, "is ready: it may be booted"),
     Readiness.WAITING: ("warning", Event.KERNEL_WAITING, "waits"),
@@ -255,12 +257,15 @@ class App:
             self._judge_due = True
             self._do(self._look_at_kernels, self._judged)
 
-    def _look_at_kernels(self) -> dict[str, KernelStatus]:
+    def _look_at_kernels(self) -> tuple[dict[str, KernelStatus], bool]:
+        """And whether a package manager is at work."""
         self._judge_due = False
-        return {status.krel: status for status in self.core.kernels()}
+        in_transaction = find_busy_lock(self._paths) is not None
+        return {status.krel: status for status in self.core.kernels()}, in_transaction
 
-    def _judged(self, result: Future[dict[str, KernelStatus]]) -> None:
-        before, self._kernels = self._kernels, result.result()
+    def _judged(self, result: Future[tuple[dict[str, KernelStatus], bool]]) -> None:
+        before = self._kernels
+        self._kernels, in_transaction = result.result()
         for krel in sorted(before.keys() - self._kernels.keys()):
             self._said.pop(krel, None)
             log.info(f"{krel} is gone", kind=Event.KERNEL_REMOVED, krel=krel)
@@ -268,7 +273,10 @@ class App:
         for krel, status in self._kernels.items():
             if krel not in before or before[krel].readiness is not status.readiness:
                 self.manager.ReadinessChanged(krel, status.readiness.value)
-            self._say(status)
+            if not (in_transaction and status.state is KernelState.INCOMPLETE):
+                self._say(status)
+            else:  # it is being unpacked, which is no reason for alarm
+                self.loop.after(TRANSACTION_S, self._judge)
 
     def _say(self, status: KernelStatus) -> None:
         """Pending is on the way to something else, and not worth a word."""

@@ -55,6 +55,23 @@ def test_a_kernel_that_appears_disappears_and_comes_back(machine: Machine) -> No
             until(lambda: machine.known() == set() and machine.get("NJobs") == 0)
 
 
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_a_kernel_that_is_being_unpacked_alarms_nobody(machine: Machine, in_transaction: bool) -> None:
+    configure(machine)
+    lock = machine.paths.at("var/lib/dpkg/lock")
+    lock.parent.mkdir(parents=True)
+    with open(lock, "wb") as held, machine.daemon() as daemon, machine.signals() as signals:
+        if in_transaction:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+        modulesd = add_kernel(machine.paths, A)
+        (modulesd / "modules.order").unlink()
+        signals.until_told(f"ReadinessChanged ('{A}', 'not-ready')")
+        (modulesd / "modules.order").touch()
+        signals.until_told(f"ReadinessChanged ('{A}', 'ready')")
+        until(lambda: f"{A} is ready" in daemon.log)
+        assert (f"{A} is not ready" in daemon.log) is not in_transaction
+
+
 def test_the_modules_directory_itself_comes_later(machine: Machine) -> None:
     configure(machine)
     shutil.rmtree(machine.paths.root / "usr")
@@ -71,7 +88,7 @@ def test_a_package_that_appears_is_a_reason_to_look_at_every_kernel(machine: Mac
         machine.settled(A)
         add_source(machine.paths, "evdi", "1.0")
         signals.until_told(f"ReadinessChanged ('{A}', 'degraded')")
-        assert "evdi is blocked: the build sandbox cannot start" in daemon.log
+        until(lambda: "evdi is blocked: the build sandbox cannot start" in daemon.log)
 
 
 def test_an_overflow_of_events_loses_nothing(machine: Machine) -> None:
