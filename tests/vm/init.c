@@ -262,6 +262,7 @@ int main(void)
 	dup2(open("/dev/ttyS0", O_RDWR | O_NOCTTY), STDOUT_FILENO);
 	prepare();
 	uname(&uts);
+	put("\n", 1); // behind whatever a firmware wrote last
 	say("boot %s", uts.release);
 	FILE *jobs = fopen("/jobs", "re");
 	if (!jobs)

@@ -67,6 +67,7 @@ class Machine:
     krel: str
     options: str = ""  # more for the kernel's command line
     memory_mib: int = 1024
+    firmware: tuple[str, ...] = ()  # QEMU's options for another one than its own
     programs: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # absolute path → content
 
 
@@ -101,7 +102,8 @@ def ask(machine: Machine, cases: Sequence[Case]) -> Session:
 def boot(machine: Machine, initrd: Path) -> Transcript:
     """Once, as far as it goes."""
     transcript = Transcript(secrets.token_hex(8))
-    argv = [*QEMU, "-m", f"{machine.memory_mib}M", "-kernel", str(machine.image), "-initrd", str(initrd)]
+    argv = [*QEMU, *machine.firmware, "-m", f"{machine.memory_mib}M"]
+    argv += ["-kernel", str(machine.image), "-initrd", str(initrd)]
     argv += ["-append", f"{OPTIONS} {machine.options} nonce={transcript.nonce}"]
     tail = b""
     for line in output(argv):
