@@ -94,7 +94,8 @@ def _signed(candidate: Candidate) -> Sequence[ModuleFacts]:
 
 def judge_theirs(facts: Facts, choices: Mapping[str, Choice]) -> dict[str, CompatResult]:
     """Path → what is to be said of another owner's module that stays here, beside what was chosen."""
-    chosen = [m for c in choices.values() if c.best is not None for m in c.best.modules]
+    best = [c.best for c in choices.values() if c.best is not None]
+    chosen = [m for c in best for m in (_signed(c) if _enforced(facts) else c.modules)]
     names = {m.name for m in chosen}
     staying = [m for m in facts.foreign if m.name not in names]
     judged = check_set([*chosen, *staying], facts.abi, {}, sig_enforced=_enforced(facts)) if staying else ()
