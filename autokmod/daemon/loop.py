@@ -61,8 +61,10 @@ class Loop:
         return int(_add_fd(GLib.PRIORITY_DEFAULT, fd, GLib.IOCondition.IN, _guarded(callback, (), again=True)))
 
     def on_signal(self, number: int, callback: Callable[[], None]) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})  # one that comes in between is kept, not fatal
         signal.signal(number, signal.SIG_DFL)  # PyGObject puts its own handler where Python's stands for SIGINT
         _add_signal(GLib.PRIORITY_HIGH, number, _guarded(callback, (), again=True))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def forget(self, source: int) -> None:
         GLib.source_remove(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,8 @@ def _run(args: argparse.Namespace) -> int:
         from autokmod.daemon.bootcheck import run_boot_check
 
         return run_boot_check(paths, config, *args.kernel)
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the loop takes them over
+        signal.signal(number, lambda *_: sys.exit(0))
     with alone(paths):
         from autokmod.daemon.app import App
 

@@ -15,6 +15,7 @@ import pytest
 
 from autokmod.jobs.spool import Spool
 from autokmod.model import Verb
+from autokmod.observe.machine import is_daemon_running
 from tests.dbus.busmachine import LIMIT_S, Machine, running_bus, until
 from tests.dbus.test_service import A, B, busy
 from tests.unit.handmade import add_kernel, add_source
@@ -140,6 +141,16 @@ def test_sigterm_leaves_nothing_behind(machine: Machine) -> None:
 def test_it_stops_at_once_after_start(machine: Machine, number: int) -> None:
     with machine.daemon() as daemon:
         assert daemon.stop(number) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_before_it_is_up(machine: Machine, number: int) -> None:
+    """The lock is the first thing that it takes; gi, bus and watches come after."""
+    for _ in range(5):
+        with machine.daemon(ready=False) as daemon:
+            until(lambda: is_daemon_running(machine.paths))
+            assert daemon.stop(number) == 0, daemon.log
+            assert daemon.log == ""
 
 
 def test_a_job_that_was_interrupted_by_a_kill_is_done_by_the_next(machine: Machine) -> None:
