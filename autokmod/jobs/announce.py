@@ -7,6 +7,9 @@ from autokmod.decide.why import FAILURES
 from autokmod.events import Event
 from autokmod.model import DecisionKind, KernelRecord, Placement, Reason
 
+# What only the package's own files are to blame for.
+BROKEN = ("recipe-broken", "bad-package-name", "source-unreadable")
+
 log = journal.get()
 
 
@@ -55,7 +58,7 @@ def _say(krel: str, placement: Placement) -> None:
     if placement.failed:
         log.error(sentence, kind=_failure(why), **fields)
     elif placement.kind in (DecisionKind.BLOCKED, DecisionKind.WAIT):
-        log.warning(sentence, kind=Event.PACKAGE_BLOCKED, **fields)
+        log.warning(sentence, kind=Event.PACKAGE_BROKEN if why.kind in BROKEN else Event.PACKAGE_BLOCKED, **fields)
     elif placement.kind is DecisionKind.SKIP or placement.standing:
         log.info(sentence, kind=None, **fields)
     else:
