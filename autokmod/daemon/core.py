@@ -21,6 +21,7 @@ from autokmod.jobs.reconcile import Publishing
 from autokmod.jobs.worker import Worker
 from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Verb
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
+from autokmod.observe.machine import find_sources
 from autokmod.observe.sources import find_packages, list_sources
 from autokmod.observe.tree import read_tree
 from autokmod.paths import Paths
@@ -60,11 +61,14 @@ class Core:
         """Raises UnknownJob."""
         return self.queue.find(job_id)
 
-    def explain(self, package: str, krel: str) -> Placement:
-        """`package` is NAME or NAME/VERSION. Raises UnknownKernel, UnknownPackage."""
+    def explain(self, package: str, krel: str) -> Placement | None:
+        """`package` is NAME or NAME/VERSION; None: it was not examined yet. Raises UnknownKernel, UnknownPackage."""
         for status in self.kernels():
             if status.krel == krel:
-                return _find_placement(status.placements, package)
+                found = _find_placement(status.placements, package)
+                if found is None and not any(package in (s.name, s.id) for s in find_sources(self.paths)):
+                    raise UnknownPackage(package)
+                return found
         raise UnknownKernel(krel)
 
     # ---- changing --------------------------------------------------------------------------------
@@ -132,8 +136,5 @@ class Core:
         return max((entry.stat.st_ctime for tree in trees for entry in tree.entries), default=0.0)
 
 
-def _find_placement(placements: Sequence[Placement], package: str) -> Placement:
-    for placement in placements:
-        if package in (placement.package, f"{placement.package}/{placement.version}"):
-            return placement
-    raise UnknownPackage(package)
+def _find_placement(placements: Sequence[Placement], package: str) -> Placement | None:
+    return next((p for p in placements if package in (p.package, f"{p.package}/{p.version}")), None)

@@ -16,6 +16,7 @@ from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
 from autokmod.daemon.core import Core
 from autokmod.daemon.variants import record
 from autokmod.jsonvalue import to_json
+from autokmod.model import Reason
 
 XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")
 ENDED = "ended"  # the state of a job that is not in the queue any more
@@ -67,7 +68,12 @@ class Manager:
 
     @threaded
     def Explain(self, package: str, krel: str) -> Record:
-        return record(to_json(self._core.explain(package, krel)))
+        placement = self._core.explain(package, krel)
+        if placement is not None:
+            return record(to_json(placement))
+        hint = f"autokmodctl reconcile {krel}"
+        reason = Reason("not-examined", "it was not examined for this kernel yet", hint=hint)
+        return record({"package": package, "reasons": [to_json(reason)]})
 
     @changes(Action.RECONCILE)
     def Reconcile(self, krels: list[str], force: bool) -> list[int]:  # noqa: FBT001

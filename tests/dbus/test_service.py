@@ -98,6 +98,9 @@ def test_kernels_packages_and_explain(machine: Machine) -> None:
         for name in ("evdi", "evdi/1.0"):
             explained = machine.call("Explain", name, A)
             assert explained == kernels[A]["placements"][0]
+        unexamined = machine.call("Explain", "evdi", B)
+        assert (unexamined["package"], unexamined["reasons"][0]["kind"]) == ("evdi", "not-examined")
+        assert "kind" not in unexamined
         assert machine.error("Explain", "nvidia", A)[0] == "UnknownPackage"
         assert machine.error("Explain", "evdi/2.0", A)[0] == "UnknownPackage"
         assert machine.error("Explain", "evdi", "9.9")[0] == "UnknownKernel"
