@@ -84,6 +84,35 @@ def collect_garbage() -> dict[str, Any]:
     return dict(found)
 
 
+class Endings:
+    """Which jobs end from now on: name → number. Raises DaemonUnavailable where no daemon is on the bus."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+        try:
+            self._bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)  # kept: it is closed with its last reference
+        except GLib.Error as exc:
+            raise _translate(exc) from exc
+        self._bus.set_exit_on_close(False)  # GLib would end us with SIGTERM
+        told = ("JobRemoved", PATH, None, Gio.DBusSignalFlags.NONE)
+        self._bus.signal_subscribe(NAME, INTERFACE, *told, lambda *signal: self._ended(*signal[5].unpack()))
+        list_jobs()  # once it answers, the bus daemon has heard what we want to be told
+
+    def wait(self, seconds: float) -> None:
+        """Until a job ends, or so long."""
+        seen, over = dict(self.seen), []
+        timer = GLib.timeout_add(max(1, round(seconds * 1000)), lambda: over.append(True))
+        try:
+            while self.seen == seen and not over:
+                GLib.MainContext.default().iteration()
+        finally:
+            if not over:
+                GLib.source_remove(timer)
+
+    def _ended(self, number: int, name: str, _result: str) -> None:
+        self.seen[name] = number
+
+
 def _call(method: str, arguments: Any, reply: str | None, flags: Any, timeout_ms: int) -> Any:
     shape = GLib.VariantType(reply) if reply else None
     try:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
-from autokmod.ctl.render import machine_lines, table, when
+from autokmod.ctl.render import clean, machine_lines, table, when
 from autokmod.ctl.status import NO_KERNELS, all_ready
 from autokmod.ctl.terminal import Output
 from autokmod.ctl.view import (
@@ -23,21 +21,20 @@ from autokmod.ctl.view import (
     START_IT,
     output_of,
     paths_of,
-    take_jobs,
     take_view,
     tell_config_error,
     tell_idle_queue,
 )
+from autokmod.ctl.waiting import Waiter
 from autokmod.decide.readiness import is_bootable
-from autokmod.errors import DaemonUnavailable, NotAuthorized, UnknownJob
+from autokmod.errors import NotAuthorized, UnknownJob
 from autokmod.jobs.spool import Spool
 from autokmod.jsonvalue import to_json
-from autokmod.model import DecisionKind, Job, JobState, KernelStatus, Verb
+from autokmod.model import DecisionKind, Job, KernelStatus, Verb
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import is_daemon_running
 from autokmod.paths import Paths
 
-LOOK_S = 0.2  # between two looks at the spool
 WHY = "admin"
 
 
@@ -84,7 +81,7 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
 def run_list_jobs(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     view = take_view(paths)
-    jobs = _with_states(view.jobs) if view.daemon_running else view.jobs
+    jobs = view.jobs
     if output.json != "off":
         output.data({"jobs": [to_json(j) for j in jobs], "daemon_running": view.daemon_running})
         return OK
@@ -94,17 +91,6 @@ def run_list_jobs(args: argparse.Namespace) -> int:
         output.note("No jobs are queued.")
     tell_idle_queue(view, output)
     return OK
-
-
-def _with_states(jobs: Sequence[Job]) -> Sequence[Job]:
-    """The files tell all but which job is running. A daemon that cannot be asked leaves it at that."""
-    try:
-        from autokmod.ctl import client  # gi is slow to import, and missing in small systems
-
-        states = {(f"{j['verb']}-{j['krel']}", j["id"]): JobState(j["state"]) for j in client.list_jobs()}
-    except (ImportError, DaemonUnavailable):
-        return jobs
-    return [replace(j, state=states.get((j.name, j.id), j.state)) for j in jobs]
 
 
 def _job_row(job: Job) -> tuple[str, ...]:
@@ -144,6 +130,7 @@ def _queue(args: argparse.Namespace, krels: list[str], *, force: bool) -> int:
     if not krels:
         output.note(NO_KERNELS)
         return OK
+    waiter = Waiter(paths) if args.wait else None
     if may_write_spool(paths):
         _add(paths, krels, force=force)
     elif is_daemon_running(paths):
@@ -152,15 +139,16 @@ def _queue(args: argparse.Namespace, krels: list[str], *, force: bool) -> int:
         client.reconcile(krels, force=force)
     else:
         raise NotAuthorized("queue work")
-    return _detachable(output, lambda: _after_queueing(paths, output, krels, wait=args.wait))
+    return _detachable(output, lambda: _after_queueing(paths, output, krels, waiter))
 
 
-def _after_queueing(paths: Paths, output: Output, krels: Sequence[str], *, wait: bool) -> int:
+def _after_queueing(paths: Paths, output: Output, krels: Sequence[str], waiter: Waiter | None) -> int:
     running = is_daemon_running(paths)
     output.note(f"Queued: {', '.join(krels)}" if running else _nobody(krels))
-    if not wait:
+    if waiter is None:
         return OK
-    return _wait(paths, output, krels) if running else FAILED
+    waiter.expect(krels)
+    return _wait(paths, output, krels, waiter) if running else FAILED
 
 
 def _add(paths: Paths, krels: Sequence[str], *, force: bool) -> None:
@@ -185,7 +173,7 @@ def may_write_spool(paths: Paths) -> bool:
 def run_wait(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     krels = _named(paths, args.krels) if args.krels else None
-    return _detachable(output, lambda: _wait(paths, output, krels))
+    return _detachable(output, lambda: _wait(paths, output, krels, Waiter(paths)))
 
 
 def _detachable(output: Output, work: Callable[[], int]) -> int:
@@ -197,32 +185,23 @@ def _detachable(output: Output, work: Callable[[], int]) -> int:
         return DETACHED
 
 
-def _wait(paths: Paths, output: Output, krels: Collection[str] | None) -> int:
+def _wait(paths: Paths, output: Output, krels: Collection[str] | None, waiter: Waiter) -> int:
     """`krels`: None waits for every job."""
-    served = _until_done(paths, krels)
+    served = waiter.until_done(krels)
+    ended = waiter.outcomes()
     view = take_view(paths)
     statuses = [s for s in view.statuses if krels is None or s.krel in krels]
     if output.json != "off":
-        output.data({"kernels": [to_json(s) for s in statuses], "daemon_running": view.daemon_running})
+        kernels = [to_json(s) for s in statuses]
+        output.data({"kernels": kernels, "jobs": ended, "daemon_running": view.daemon_running})
     else:
         output.lines(list(machine_lines(statuses, output.style, full=krels is not None)))
+    for job in ended:
+        if job.get("result", "done") != "done":
+            output.note(clean(f"{job['verb']}-{job['krel']} {job['result']}: {job['message']}"))
     if not served:
         output.note(f"autokmodd ended before the work was done: {START_IT}")
     return tell_config_error(view, output) or (OK if served and all_ready(statuses) else FAILED)
-
-
-def _until_done(paths: Paths, krels: Collection[str] | None) -> bool:
-    """False where jobs are left and nobody is there to take them."""
-    while any(_is_open(job, krels) for job in take_jobs(paths)):
-        if not is_daemon_running(paths):
-            return False
-        time.sleep(LOOK_S)
-    return True
-
-
-def _is_open(job: Job, krels: Collection[str] | None) -> bool:
-    mine = krels is None or job.krel in krels
-    return mine and job.state is not JobState.DELAYED
 
 
 # ---- cancel --------------------------------------------------------------------------------------

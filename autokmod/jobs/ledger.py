@@ -37,6 +37,7 @@ class Saved:
     format: int = FORMAT
     next_id: int = 1
     jobs: Mapping[str, Known] = field(default_factory=dict)
+    running: str = ""  # a job's name; believed only as long as a daemon runs
 
 
 class Ledger:
@@ -45,6 +46,7 @@ class Ledger:
         saved = self._load(now)
         self._next_id = saved.next_id
         self.jobs: dict[str, Known] = dict(saved.jobs)
+        self.running = ""
 
     def number(self) -> int:
         self._next_id += 1
@@ -53,7 +55,7 @@ class Ledger:
     def save(self) -> None:
         """On a full or broken disk the queue goes on from memory."""
         try:
-            write_json(self._file, to_json(Saved(FORMAT, self._next_id, self.jobs)))
+            write_json(self._file, to_json(Saved(FORMAT, self._next_id, self.jobs, self.running)))
         except OSError as exc:
             log.error(f"{self._file} cannot be written: {exc.strerror}; jobs may get new numbers after a restart")
 

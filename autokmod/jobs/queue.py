@@ -126,6 +126,8 @@ class Queue:
                 return None
             name = min(due, key=lambda n: (PRIORITY[self._entries[n].job.verb], self._entries[n].job.created_at, n))
             self._running = self._entries[name]
+            self._ledger.running = name
+            self._ledger.save()
             job = self._job(name)
             self._report(Change(ChangeKind.CHANGED, job))
             return job
@@ -216,6 +218,7 @@ class Queue:
         if self._running is None:
             raise RuntimeError("no job is running")
         entry, self._running = self._running, None
+        self._ledger.running = ""
         return entry, self._job(entry.job.name)
 
     def _end(self, job: Job, result: JobResult) -> None:

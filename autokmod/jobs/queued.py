@@ -1,4 +1,4 @@
-"""The queue as its files tell it, for who only looks: which job is running, only the daemon knows."""
+"""The queue as its files tell it, for who only looks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from autokmod.jobs.retry import due_in_s
 from autokmod.jobs.spool import Entry, Spool
 from autokmod.jsonvalue import from_json
 from autokmod.model import Job, JobState
+from autokmod.observe.machine import is_daemon_running
 from autokmod.paths import Paths
 
 if TYPE_CHECKING:
@@ -22,25 +23,29 @@ if TYPE_CHECKING:
 def read_jobs(paths: Paths, retry: RetryConfig, now: float) -> tuple[Job, ...]:
     """Oldest first. What the daemon's notes say of an intent that came again since is about the former one."""
     entries = Spool(paths).read()[0]
-    notes = _read_notes(paths) if entries else {}
-    return tuple(_job(entry, notes.get(entry.job.name), retry, now) for entry in entries)
+    if not entries:
+        return ()
+    notes, running = _read_notes(paths)
+    running = running if running and is_daemon_running(paths) else ""
+    return tuple(_job(entry, notes.get(entry.job.name), running, retry, now) for entry in entries)
 
 
-def _read_notes(paths: Paths) -> Mapping[str, Known]:
+def _read_notes(paths: Paths) -> tuple[Mapping[str, Known], str]:
     """Numbers and attempts are worth nothing when damaged: the jobs themselves are in the spool."""
     from autokmod.jobs.ledger import FORMAT, Saved  # brings structlog: only where something is queued
 
     try:
         saved = from_json(Saved, read_json(paths.queue), str(paths.queue))
     except (FileNotFoundError, PermissionError, FormatError):
-        return {}
-    return saved.jobs if saved.format == FORMAT else {}
+        return {}, ""
+    return (saved.jobs, saved.running) if saved.format == FORMAT else ({}, "")
 
 
-def _job(entry: Entry, known: Known | None, retry: RetryConfig, now: float) -> Job:
+def _job(entry: Entry, known: Known | None, running: str, retry: RetryConfig, now: float) -> Job:
     if known is None or known.stamp != entry.stamp:
-        return entry.job
-    state = JobState.DELAYED if due_in_s(known.not_before, now, retry) else JobState.QUEUED
+        return replace(entry.job, state=JobState.RUNNING) if entry.job.name == running else entry.job
+    waiting = JobState.DELAYED if due_in_s(known.not_before, now, retry) else JobState.QUEUED
+    state = JobState.RUNNING if entry.job.name == running else waiting
     return replace(
         entry.job,
         id=known.id,

@@ -12,11 +12,12 @@ import pytest
 
 from autokmod.act.records import write_record
 from autokmod.config import Config, RetryConfig
+from autokmod.daemon.alone import alone
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.queue import Queue
 from autokmod.jobs.queued import read_jobs
 from autokmod.jobs.spool import Spool
-from autokmod.model import JobState, KernelStatus, Readiness, Verb
+from autokmod.model import JobResult, JobState, KernelStatus, Readiness, Verb
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import find_sources, is_daemon_running, look_at_kernels
 from autokmod.observe.sight import Source
@@ -219,6 +220,20 @@ def test_jobs_as_their_files_tell(paths: Paths) -> None:
     )
     assert (second.krel, second.id, second.state) == (B, 0, JobState.QUEUED)
     assert read_jobs(paths, retry, now + 61)[0].state is JobState.QUEUED
+
+
+def test_which_job_is_running(paths: Paths) -> None:
+    """A daemon that was killed leaves its note behind: without a daemon nothing runs."""
+    queue = Queue(paths, RetryConfig(), time.time, lambda change: None)
+    queue.add(Verb.RECONCILE, A, "admin")
+    queue.add(Verb.RECONCILE, B, "admin")
+    assert queue.take()
+    assert {j.state for j in read_jobs(paths, RetryConfig(), time.time())} == {JobState.QUEUED}
+    with alone(paths):
+        states = {j.krel: j.state for j in read_jobs(paths, RetryConfig(), time.time())}
+        assert states == {A: JobState.RUNNING, B: JobState.QUEUED}
+        queue.finish(JobResult("done"))
+        assert [(j.krel, j.state) for j in read_jobs(paths, RetryConfig(), time.time())] == [(B, JobState.QUEUED)]
 
 
 def test_jobs_with_damaged_notes(paths: Paths) -> None:
