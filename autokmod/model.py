@@ -394,6 +394,8 @@ class KernelRecord:
     going: bool = False  # a removal was announced: our files are out of it already, nothing is placed again by itself
     initrd: Reason | None = None  # the last word on the image: refreshed, not concerned, failed …
     initrd_ok: bool = True
+    initrd_seen: tuple[int, ...] | None = None  # what stat(2) said of the image that `initrd` is about
+    initrd_modules: tuple[str, ...] = ()  # ours that it carries as they are on disk
     # Kernel.changed_at and .installed_at as they were when it was examined; None in records of before
     kernel_changed_at: float | None = None
     kernel_installed_at: float | None = None

@@ -1,69 +1,174 @@
-"""Refresh a kernel's initrd after modules changed: at most one run of its generator, then a look inside.
+"""Make a kernel's initrd anew without ever risking the one that stands.
 
-The generator's exit status proves nothing (update-initramfs ends with 0 where it was told to do nothing), so the
-image's own list of modules is asked afterwards. Contents inside the image are not compared here.
+The new image is made beside it, looked into, and only then renamed over it. What stood before stays as PREVIOUS until
+the kernel has booted well. What a generator says of itself proves nothing.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from autokmod.config import InitrdConfig
-from autokmod.errors import CommandFailed, ToolMissing
-from autokmod.model import Reason
-from autokmod.observe.initrd import find_image, list_modules
+from autokmod.act.generators import Generator
+from autokmod.errors import AutokmodError
+from autokmod.files import fsync_dir
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS
 from autokmod.paths import Paths
-from autokmod.run import run
+from autokmod.run import Cancel, run
+
+SPARE = 1.2  # a new image may be somewhat larger than the present one
 
 
-def generator_cmd(image: Path, krel: str) -> tuple[str, ...]:
-    if image.name.startswith("initrd.img-"):
-        return ("update-initramfs", "-u", "-k", krel)
-    return ("dracut", "-f", "--kver", krel, str(image))
+class InitrdFailed(AutokmodError):
+    """No new image stands; the one that stood is as it was."""
+
+    def __init__(self, image: str, why: str, hint: str = "") -> None:
+        super().__init__(image, why, hint)
+        self.image, self.why, self.hint = image, why, hint
+
+    def __str__(self) -> str:
+        return f"{self.image} was not made anew: {self.why}"
 
 
-def refresh_initrd(
-    paths: Paths, config: InitrdConfig, krel: str, placed: frozenset[str], wanted: frozenset[str], newest_ns: int
-) -> tuple[Reason, bool]:
-    """The last word on the image, and whether it is a good one.
+def beside(image: Path, suffix: str) -> Path:
+    return image.with_name(image.name + suffix)
 
-    `placed`: modules of ours in this kernel; `wanted`: those that belong in the image by the administrator's word;
-    `newest_ns`: mtime of the newest of them.
-    """
-    image = find_image(paths, krel)
-    if image is None:
-        return Reason("initrd-none", "there is no initrd for this kernel"), True
-    if image.stat().st_mtime_ns >= newest_ns:
-        return Reason("initrd-newer", f"{paths.inside(image)} was made after the modules were placed"), True
-    if paths.root != Path("/"):
-        hint = f"run {' '.join(generator_cmd(image, krel))} inside it"
-        return Reason("initrd-other-root", "the initrd of another root is not made anew from outside", hint=hint), False
+
+@dataclass(slots=True)
+class Draft:
+    """A new image that is not trusted yet."""
+
+    image: Path
+    path: Path  # to be looked into: beside the image, or the image itself where the generator knows no other way
+    published: bool = False
+
+    def publish(self) -> None:
+        if self.path != self.image:
+            _take_over(self.path, self.image)
+            keep_previous(self.image)
+            os.replace(self.path, self.image)
+        elif beside(self.image, PREVIOUS).exists():
+            beside(self.image, ASIDE).unlink()
+        else:
+            os.replace(beside(self.image, ASIDE), beside(self.image, PREVIOUS))
+        self.published = True
+        fsync_dir(self.image.parent)
+
+
+@contextmanager
+def drafted(
+    paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_s: float, cancel: Cancel
+) -> Iterator[Draft]:
+    """Unless it is published, the image is afterwards what it was. Raises InitrdFailed, OSError."""
+    draft = Draft(image, image if generator.in_place else beside(image, NEW))
+    beside(image, NEW).unlink(missing_ok=True)
+    _check_space(paths, image)
+    if generator.in_place:
+        _copy(image, beside(image, ASIDE))
     try:
-        return _refresh(config, image, krel, placed, wanted)
-    except (ToolMissing, CommandFailed) as exc:
-        hint = f"run {' '.join(generator_cmd(image, krel))} and see what it says"
-        return Reason("initrd-failed", f"{image} was not refreshed: {exc}", hint=hint), False
+        _run(paths, generator, krel, image, timeout_s, cancel)
+        if not draft.path.is_file() or draft.path.stat().st_size == 0:
+            raise InitrdFailed(paths.inside(image), f"{generator.name} ended well, and made no image")
+        yield draft
+    finally:
+        if not draft.published and generator.in_place:
+            os.replace(beside(image, ASIDE), image)
+            fsync_dir(image.parent)
+        elif not draft.published:
+            draft.path.unlink(missing_ok=True)
 
 
-def _refresh(
-    config: InitrdConfig, image: Path, krel: str, placed: frozenset[str], wanted: frozenset[str]
-) -> tuple[Reason, bool]:
-    concerned = (list_modules(image) & placed) | wanted
-    if not concerned:
-        return Reason("initrd-not-concerned", f"{image} carries none of the modules that changed"), True
-    if not config.regenerate:
-        hint = "set initrd.regenerate, or run " + " ".join(generator_cmd(image, krel))
-        return Reason("initrd-stale", f"{image} carries an older {_names(concerned)}", hint=hint), False
-    before = image.stat()
-    run(generator_cmd(image, krel), timeout_s=config.time_limit_s)
-    after = image.stat()
-    if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
-        return Reason("initrd-failed", f"{generator_cmd(image, krel)[0]} ended well but left {image} as it was"), False
-    missing = concerned - list_modules(image)
-    if missing:
-        return Reason("initrd-failed", f"{image} was made anew but lacks {_names(missing)}"), False
-    return Reason("initrd-refreshed", f"{image} was made anew with {_names(concerned)}"), True
+def _run(paths: Paths, generator: Generator, krel: str, image: Path, timeout_s: float, cancel: Cancel) -> None:
+    argv = generator.make(krel, paths.inside(image), paths.inside(beside(image, NEW)))
+    try:
+        run(_inside(paths, argv), timeout_s=timeout_s, cancelled=cancel)
+    except AutokmodError as exc:
+        hint = f"run '{generator.by_hand.format(krel=krel)}' and see what it says"
+        raise InitrdFailed(paths.inside(image), str(exc), hint) from exc
 
 
-def _names(modules: frozenset[str]) -> str:
-    return ", ".join(sorted(modules))
+def _inside(paths: Paths, argv: tuple[str, ...]) -> tuple[str, ...]:
+    return argv if paths.root == Path("/") else ("chroot", str(paths.root), *argv)
+
+
+def _check_space(paths: Paths, image: Path) -> None:
+    """Only of a lack is anybody sure before: the generator may still fail for want of space elsewhere."""
+    room = os.statvfs(image.parent)
+    free, needed = room.f_bavail * room.f_frsize, int(image.stat().st_size * SPARE)
+    if free < needed:
+        directory = paths.inside(image.parent)
+        why = f"{directory} has {free >> 20} MiB free, and a new image takes some {needed >> 20} MiB"
+        raise InitrdFailed(paths.inside(image), why, f"remove kernels that are not needed, or enlarge {directory}")
+
+
+def _take_over(new: Path, image: Path) -> None:
+    """Its owner and mode; and all of it on the disk, before its name is."""
+    info = image.stat()
+    os.chown(new, info.st_uid, info.st_gid)
+    os.chmod(new, stat.S_IMODE(info.st_mode))
+    _sync(new)
+
+
+def keep_previous(image: Path) -> None:
+    """The image that booted last, or that the kernel came with: not one of those that were made since."""
+    previous = beside(image, PREVIOUS)
+    if previous.exists():
+        return
+    try:
+        os.link(image, previous)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # FAT has no hard links
+            raise
+        _copy(image, previous)
+
+
+def _copy(source: Path, target: Path) -> None:
+    half = beside(target, ".part")
+    shutil.copy2(source, half)
+    _sync(half)
+    os.replace(half, target)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_s: float) -> str | None:
+    """Boot loaders that must know of a new image. What went wrong, if anything did."""
+    if generator.after is None:
+        return None
+    argv = generator.after(krel, paths.inside(image))
+    if not paths.at(argv[-1].lstrip("/")).is_dir():
+        return None
+    try:
+        run(_inside(paths, argv), timeout_s=timeout_s)
+    except AutokmodError as exc:
+        return str(exc)
+    return None
+
+
+def restore(image: Path) -> None:
+    """PREVIOUS becomes the image again, and the image PREVIOUS. Raises FileNotFoundError where there is none."""
+    previous, swap = beside(image, PREVIOUS), beside(image, ".autokmod-swap")
+    swap.unlink(missing_ok=True)
+    os.stat(previous)
+    if image.exists():
+        os.replace(image, swap)
+    os.replace(previous, image)
+    if swap.exists():
+        os.replace(swap, previous)
+    fsync_dir(image.parent)
+
+
+def forget_previous(image: Path) -> bool:
+    previous = beside(image, PREVIOUS)
+    was_there = previous.exists()
+    previous.unlink(missing_ok=True)
+    return was_there

@@ -27,10 +27,11 @@ class Hint(StrEnum):
     CONFIG = "config"
 
 
-# Not modules.dep and its kin, not what autokmod places, not initrds: writing those must not wake whoever wrote them.
+# Not modules.dep and its kin, not what autokmod places: writing those must not wake whoever wrote them. An initrd that
+# autokmod made wakes it once, to find that it is the one that it made.
 MODULESD_NAMES = ("build", "source", "kernel", "vmlinuz", "config", "modules.order", "modules.builtin")
 KDIR_NAMES = ("Makefile", "Module.symvers", ".config", "include", "scripts")
-BOOT_NAMES = ("vmlinuz-*", "vmlinux-*", "Image-*", "kernel-*")
+BOOT_NAMES = ("vmlinuz-*", "vmlinux-*", "Image-*", "kernel-*", "initrd[-.]*", "initramfs-*", "booster-*")
 
 
 @dataclass(frozen=True, slots=True)

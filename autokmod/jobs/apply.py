@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from autokmod.act.compress import compress, compression_of
-from autokmod.act.initrd import refresh_initrd
 from autokmod.act.place import (
     is_intact,
     owner_of,
     place_files,
     place_links,
-    placed_at_ns,
     placed_packages,
     remove_others,
     standing_files,
@@ -27,7 +25,6 @@ from autokmod.errors import AutokmodError, FormatError, SigningFailed
 from autokmod.jobs.handover import hand_over, packages_to_hand_over
 from autokmod.jobs.index import index_again, verify
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, PlacedFile, Placement, Reason, SignedBy
-from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 
 INITRD_DUE = Reason("initrd-due", "modules changed after the initrd was made; it is looked at next")
@@ -262,20 +259,3 @@ def _remove_gone(paths: Paths, krel: str, placements: Sequence[Placement]) -> tu
 def _stuck(package: str, exc: OSError) -> Placement:
     why = Reason("placement-failed", f"its modules are to go from here, and cannot be removed: {exc}")
     return Placement(package, "", DecisionKind.BLOCKED, (why,), None, None, None, 0, (), verified=False, failed=True)
-
-
-def check_initrd(paths: Paths, facts: Facts, record: KernelRecord) -> KernelRecord:
-    """Refresh the image if it is due. Left due while a package manager is at work: it may be making one itself."""
-    if record.initrd_ok or record.index is not None or find_busy_lock(paths) is not None:
-        return record
-    files = [f for p in record.placements for f in p.files]
-    declared = {p.package for p in record.placements if facts.config.package(p.package).initrd}
-    wanted = frozenset(f.module for p in record.placements if p.package in declared for f in p.files)
-    newest = max((placed_at_ns(paths, record.krel, f) for f in files), default=0)
-    placed = frozenset(f.module for f in files)
-    word, good = refresh_initrd(paths, facts.config.initrd, record.krel, placed, wanted, newest)
-    done = replace(record, initrd=word, initrd_ok=good)
-    write_record(paths, done)
-    return done
-
-

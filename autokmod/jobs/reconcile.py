@@ -15,8 +15,9 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.plan import can_be_planned, decide_kernel
 from autokmod.files import locked
 from autokmod.jobs.announce import announce
-from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.compile import Compiling, Progress
+from autokmod.jobs.initrd import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
@@ -64,14 +65,13 @@ class Reconciliation:
                 if not can_be_planned(facts) or self._is_leaving(facts.record):
                     break
                 decisions = decide_kernel(facts)
-                if not (left and self.build) or self.cancel.requested or not _to_compile(decisions):
-                    with self.publishing(self.krel):
-                        record = self._apply(facts, decisions)
-                    if not (left and self.build and _must_look_again(facts.record, record)):
-                        return record
-                    continue
-            self._wait_until_settled()
-            self._compile(facts, decisions)
+                may_compile = left and self.build and not self.cancel.requested
+                record = None if may_compile and _to_compile(decisions) else self._apply(facts, decisions)
+            if record is None:
+                self._wait_until_settled()
+                self._compile(facts, decisions)
+            elif not (left and self.build and _must_look_again(facts.record, record)):
+                return self._see_to_initrd(record)
         return facts.record or KernelRecord(self.krel, self.clock(), ())
 
     def _is_leaving(self, record: KernelRecord | None) -> bool:
@@ -87,10 +87,19 @@ class Reconciliation:
 
     def _apply(self, facts: Facts, decisions: Sequence[Decision]) -> KernelRecord:
         explained = [self._explained(d) for d in decisions]
-        record = apply_decisions(self.paths, facts, explained, self.looker.records(), self.clock())
-        record = check_initrd(self.paths, facts, record) if self.build else record
+        with self.publishing(self.krel):
+            record = apply_decisions(self.paths, facts, explained, self.looker.records(), self.clock())
         announce(facts.record, record)
         return record
+
+    def _see_to_initrd(self, record: KernelRecord) -> KernelRecord:
+        """Without the lock: a generator takes long. The fast path leaves it to a job."""
+        if not self.build or self.cancel.requested:
+            return record
+        step = InitrdStep(self.paths, self.config, self.krel, self.looker.records, self.cancel, self.publishing)
+        done = step.run(record)
+        announce(record, done)
+        return done
 
     def _explained(self, decision: Decision) -> Decision:
         """A package that was just compiled is reported with what made that necessary, not with "it is stored"."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autokmod.errors import FormatError
 from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.observe.initrd import find_image, identify
 from autokmod.observe.kernels import find_kernels
 from autokmod.observe.records import read_record
 from autokmod.observe.secureboot import read_firmware
@@ -75,7 +76,7 @@ def _look(paths: Paths, kernel: Kernel, sources: tuple[Source, ...], running: st
     except FormatError as exc:
         doubt = Reason("record-damaged", f"what was recorded of it is damaged: {exc}", hint=_reconcile(kernel.krel))
         return Sight(kernel, None, sources, running == kernel.krel, (doubt,))
-    doubts = tuple(_doubts(kernel, record, now)) if record else ()
+    doubts = (*_doubts(kernel, record, now), *_initrd_doubts(paths, record)) if record else ()
     changed = _changed(paths, record) if record else {}
     return Sight(kernel, record, sources, running == kernel.krel, doubts, changed)
 
@@ -87,6 +88,18 @@ def _doubts(kernel: Kernel, record: KernelRecord, now: float) -> Iterator[Reason
     if record.placements and is_other:
         text = "its files changed after it was last examined"
         yield Reason("kernel-changed", text, hint=_reconcile(kernel.krel))
+
+
+def _initrd_doubts(paths: Paths, record: KernelRecord) -> Iterator[Reason]:
+    """Where nothing is found, that may be for want of permission: only root knows that it is gone."""
+    if record.initrd_seen is None or record.going:
+        return
+    found = find_image(paths, record.krel)
+    hint = _reconcile(record.krel)
+    if found is None and os.geteuid() == 0:
+        yield Reason("initrd-gone", "its initrd is gone since it was last looked into", hint=hint)
+    elif found is not None and identify(found.path) != record.initrd_seen:
+        yield Reason("initrd-changed", "its initrd changed after it was last looked into", hint=hint)
 
 
 def _reconcile(krel: str) -> str:

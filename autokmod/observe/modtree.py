@@ -189,3 +189,28 @@ def read_modules_dep(modulesd: Path) -> dict[str, str]:
             raise FormatError(str(path), f"line {number} is not `module: dependencies`")
         found[module_name(name)] = name
     return found
+
+
+def read_needs(modulesd: Path) -> dict[str, frozenset[str]]:
+    """Kernel name → names of what modules.dep, all the way down, and soft dependencies want loaded with it.
+
+    A missing index is empty: depmod has not run, and nothing can be loaded by name anyway.
+    """
+    needs: dict[str, frozenset[str]] = {}
+    for line in _lines(modulesd / "modules.dep"):
+        path, colon, rest = line.partition(":")
+        if colon:
+            needs[module_name(path)] = frozenset(module_name(p) for p in rest.split())
+    for line in _lines(modulesd / "modules.softdep"):
+        words = line.split()
+        if words[:1] == ["softdep"]:
+            wanted = frozenset(module_name(w) for w in words[2:] if not w.endswith(":"))
+            needs[words[1]] = needs.get(words[1], frozenset()) | wanted
+    return needs
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from autokmod.act.archive import archive
 from autokmod.act.store import new_entry, publish, write_entry_file
 from autokmod.config import Config
 from autokmod.decide.facts import Facts
 from autokmod.decide.readiness import decide_readiness
-from autokmod.jobs.apply import apply_decisions, check_initrd
+from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.engine import Engine, job_result
+from autokmod.jobs.initrd import InitrdStep
 from autokmod.jobs.look import Looker
+from autokmod.jobs.reconcile import unattended
 from autokmod.model import (
     Build,
     BuildError,
@@ -34,6 +37,7 @@ from autokmod.model import (
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import look_at_kernels
 from autokmod.paths import Paths
+from autokmod.run import Cancel
 from tests.elfwriter import make_ko
 from tests.realroot import mount, private_mounts
 from tests.unit.handmade import add_kernel
@@ -74,7 +78,8 @@ class World:
 
     def apply(self, krel: str, *decisions: Decision) -> KernelRecord:
         facts, records = self.facts(krel), Looker(self.paths, Config()).records()
-        return check_initrd(self.paths, facts, apply_decisions(self.paths, facts, decisions, records, NOW))
+        record = apply_decisions(self.paths, facts, decisions, records, NOW)
+        return InitrdStep(self.paths, Config(), krel, lambda: records, Cancel(), unattended).run(record)
 
     def use(self, krel: str, key: str) -> KernelRecord:
         return self.apply(krel, decision(krel, DecisionKind.BUILD, key, stored=True))
@@ -320,19 +325,61 @@ def test_on_a_read_only_disk_each_package_says_so(world: World, immutable: Path)
 # ---- the initrd ----
 
 
-def test_an_initrd_older_than_a_link_was_not_made_with_it(world: World) -> None:
-    """The file that the link leads to may have been built months ago."""
+def put_image(world: World, krel: str, module: bytes) -> None:
+    """With drv where it is placed; there is no generator here that could make another."""
+    top = f"usr/lib/modules/{krel}"
+    link = "weak-updates/autokmod/drv/drv.ko"
+    files = {f"{top}/{link}": module, f"{top}/modules.dep": f"{link}:\n".encode()}
+    (world.paths.boot / f"initrd.img-{krel}").write_bytes(archive(files))
+
+
+def test_an_initrd_with_another_module_is_not_right_however_new(world: World) -> None:
     world.build(A, K1, "drv")
     world.use(K1, A)
-    image = world.paths.boot / f"initrd.img-{K2}"
-    image.write_bytes(b"")
-    for file, mtime_ns in ((world.paths.own_dir(K1, "drv") / "drv.ko", 10**18), (image, 10**18 + 10**15)):
-        os.utime(file, ns=(mtime_ns, mtime_ns))
-    world.use(K1, A)
-    assert not world.link(K2, K1, A).initrd_ok
+    (owner,) = world.paths.own_dir(K1, "drv").iterdir()
+    put_image(world, K2, b"another")
+    record = world.link(K2, K1, A)
+    assert not record.initrd_ok
+    assert record.initrd is not None
+    assert "it carries another drv than stands on disk" in record.initrd.text
     assert world.readiness(K2) is Readiness.NOT_READY
-    image.touch()
+    put_image(world, K2, owner.read_bytes())
+    record = world.link(K2, K1, A)
+    assert (record.initrd_ok, record.initrd_modules) == (True, ("drv",))
+    assert world.readiness(K2) is Readiness.READY
+
+
+def test_an_initrd_that_somebody_else_changed_is_looked_at_again(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    (owner,) = world.paths.own_dir(K1, "drv").iterdir()
+    put_image(world, K2, owner.read_bytes())
     assert world.link(K2, K1, A).initrd_ok
+    put_image(world, K2, b"another")
+    assert world.readiness(K2) is Readiness.NOT_READY
+    assert not world.link(K2, K1, A).initrd_ok
+
+
+def test_what_another_kernels_image_carries_belongs_into_this_one(world: World) -> None:
+    """This one's may have been made before the module was there: the headers came late."""
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    (owner,) = world.paths.own_dir(K1, "drv").iterdir()
+    put_image(world, K2, owner.read_bytes())
+    assert world.link(K2, K1, A).initrd_ok
+    (world.paths.boot / f"initrd.img-{K3}").write_bytes(archive({"init": b""}))
+    record = world.link(K3, K1, A)
+    assert record.initrd is not None
+    assert (record.initrd_ok, record.initrd.kind) == (False, "initrd-failed")
+    assert "it lacks drv" in record.initrd.text
+
+
+def test_an_image_that_carries_nothing_of_ours_is_not_concerned(world: World) -> None:
+    world.build(A, K1, "drv")
+    (world.paths.boot / f"initrd.img-{K1}").write_bytes(archive({"init": b""}))
+    record = world.use(K1, A)
+    assert record.initrd is not None
+    assert (record.initrd_ok, record.initrd.kind, record.initrd_modules) == (True, "initrd-not-concerned", ())
 
 
 def test_damage_in_the_owner_is_not_linked_to(world: World) -> None:

@@ -1,0 +1,76 @@
+"""Does a kernel's initrd carry what it should? Which modules belong in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from autokmod.model import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A module that modprobe would take on the kernel."""
+
+    path: str  # below its modules directory
+    digest: str  # sha256, uncompressed
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Why a module may belong in an image. All are kernel names."""
+
+    carried: frozenset[str] = frozenset()  # in this kernel's image, or in one that was good for another kernel
+    declared: frozenset[str] = frozenset()  # by the administrator or the recipe
+    named: frozenset[str] = frozenset()  # by the generator's configuration
+    needs: Mapping[str, frozenset[str]] | None = (
+        None  # module of the kernel → what modules.dep and softdeps say it needs
+    )
+
+
+def belonging(standing: Iterable[str], claims: Claims) -> dict[str, str]:
+    """Of the modules that stand: those that belong in the image, and why, in words."""
+    mine = frozenset(standing)
+    claimed = dict.fromkeys(claims.carried, "the image carries it")
+    claimed |= dict.fromkeys(claims.named, "the generator's configuration names it")
+    claimed |= dict.fromkeys(claims.declared, "its package asks for it")
+    found = {n: why for n, why in claimed.items() if n in mine}
+    for name in sorted(claimed):
+        for needed in sorted((claims.needs or {}).get(name, frozenset()) & mine):
+            found.setdefault(needed, f"{name} needs it")
+    return dict(sorted(found.items()))
+
+
+def judge_image(
+    expected: Mapping[str, Standing],
+    carried: Mapping[str, tuple[str, ...]],
+    digests: Mapping[str, str],
+    index: bytes,
+    opaque: tuple[str, ...] = (),
+) -> tuple[Reason, ...]:
+    """What is wrong, each module once; nothing if the image would load what stands on disk."""
+    return tuple(
+        reason
+        for name, standing in sorted(expected.items())
+        if (reason := _judge(name, standing, carried.get(name, ()), digests, index, opaque)) is not None
+    )
+
+
+def _judge(
+    name: str,
+    standing: Standing,
+    paths: tuple[str, ...],
+    digests: Mapping[str, str],
+    index: bytes,
+    opaque: tuple[str, ...],
+) -> Reason | None:
+    if not paths and opaque:
+        return Reason("initrd-opaque", f"whether it carries {name} is hidden in {', '.join(opaque)}")
+    if not paths:
+        return Reason("initrd-lacks", f"it lacks {name}")
+    known = [p for p in paths if p.encode("utf-8", "surrogateescape") in index]
+    if not known:
+        return Reason("initrd-unlisted", f"it carries {name}, but its modules.dep does not know it")
+    if any(digests.get(p) != standing.digest for p in known):
+        return Reason("initrd-stale", f"it carries another {name} than stands on disk")
+    return None

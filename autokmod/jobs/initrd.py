@@ -1,0 +1,175 @@
+"""The last step of a kernel: its initrd carries what stands on disk, seen by looking into it.
+
+The image is only made anew where it is concerned and wrong: at most one run of its generator for all packages, and
+without the lock, since it takes long. What it made is then held against what stands on disk at that moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autokmod.act.generators.choose import choose
+from autokmod.act.initrd import InitrdFailed, drafted, tell
+from autokmod.act.records import write_record
+from autokmod.config import Config
+from autokmod.decide.image import Claims, Standing, belonging, judge_image
+from autokmod.errors import FormatError
+from autokmod.files import locked
+from autokmod.model import KernelRecord, Reason
+from autokmod.observe.blob import read_blob
+from autokmod.observe.image.carried import Carried, read_carried
+from autokmod.observe.image.named import read_named
+from autokmod.observe.initrd import Found, find_image, identify
+from autokmod.observe.modtree import read_needs
+from autokmod.observe.pkglock import find_busy_lock
+from autokmod.observe.records import read_record
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+
+Publishing = Callable[[str], AbstractContextManager[None]]
+MOST_NAMED = 5  # of the reasons in one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One look into an image."""
+
+    expected: Mapping[str, str]  # module → why it belongs there
+    problems: tuple[Reason, ...]
+    made_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InitrdStep:
+    paths: Paths
+    config: Config
+    krel: str
+    records: Callable[[], Mapping[str, KernelRecord]]
+    cancel: Cancel
+    publishing: Publishing
+
+    def run(self, record: KernelRecord) -> KernelRecord:
+        """The record with the last word on the image. Left as it is while a package manager is at work: it may be
+        making one itself. Raises OSError."""
+        found = find_image(self.paths, self.krel)
+        if record.index is not None or record.going or self._is_known(record, found):
+            return record
+        if find_busy_lock(self.paths) is not None:
+            return record
+        if found is None:
+            return self._say(record, Reason("initrd-none", "there is no initrd for this kernel"), ok=True)
+        return self._examine(record, found)
+
+    def _is_known(self, record: KernelRecord, found: Found | None) -> bool:
+        """Nothing changed since it was found good, neither modules nor image."""
+        if not record.initrd_ok:
+            return False
+        return record.initrd_seen == (identify(found.path) if found is not None else None)
+
+    def _examine(self, record: KernelRecord, found: Found) -> KernelRecord:
+        seen = identify(found.path)
+        looked = self._look(record, found.path)
+        if not looked.problems:
+            return self._say(record, self._good(found.path, looked), ok=True, seen=seen, modules=tuple(looked.expected))
+        if not self.config.initrd.regenerate:
+            why = self._stale(found.path, looked.problems)
+            return self._say(record, replace(why, hint="set initrd.regenerate, or make it anew"), ok=False, seen=seen)
+        try:
+            return self._make_anew(record, found, looked)
+        except InitrdFailed as exc:
+            text = f"{exc}; it stays as it was: {_sentence(looked.problems)}"
+            return self._say(record, Reason("initrd-failed", text, hint=exc.hint or None), ok=False)
+
+    # ---- looking
+
+    def _look(self, record: KernelRecord, image: Path, before: Iterable[str] = ()) -> Examined:
+        """`before`: what belonged into the image that it is to replace."""
+        standing = read_standing(self.paths, record)
+        damage: tuple[Reason, ...] = ()
+        declared = {p.package for p in record.placements if self.config.package(p.package).initrd}
+        try:
+            carried = read_carried(str(image), self.krel, standing)
+        except (FormatError, OSError) as exc:
+            carried = Carried({}, {}, b"", (), None)
+            damage = (Reason("initrd-damaged", f"no kernel would unpack it: {exc}"),)
+        claims = Claims(
+            carried=frozenset([*carried.modules, *before, *self._carried_elsewhere()]),
+            declared=frozenset(f.module for p in record.placements if p.package in declared for f in p.files),
+            named=read_named(self.paths),
+            needs=read_needs(self.paths.modulesd(self.krel)),
+        )
+        expected = belonging(standing, claims)
+        here = {name: standing[name] for name in expected}
+        problems = judge_image(here, carried.modules, carried.digests, carried.index, carried.opaque)
+        return Examined(expected, damage or problems, carried.made_by)
+
+    def _carried_elsewhere(self) -> frozenset[str]:
+        """What good images of other kernels carry: this one's may have been made before the module was there."""
+        others = (r for krel, r in self.records().items() if krel != self.krel and r.initrd_ok)
+        return frozenset(m for r in others for m in r.initrd_modules)
+
+    # ---- making
+
+    def _make_anew(self, record: KernelRecord, found: Found, before: Examined) -> KernelRecord:
+        generator = choose(self.paths, found.place, before.made_by)
+        limit = self.config.initrd.time_limit_s
+        with (
+            self.publishing(self.krel),
+            drafted(self.paths, generator, self.krel, found.path, timeout_s=limit, cancel=self.cancel) as draft,
+            locked(self.paths.lock),
+        ):
+            record = read_record(self.paths, self.krel) or record
+            looked = self._look(record, draft.path, before.expected)
+            if looked.problems:
+                inside = self.paths.inside(found.path)
+                raise InitrdFailed(inside, f"what {generator.name} made is no better: {_sentence(looked.problems)}")
+            draft.publish()
+            told = tell(self.paths, generator, self.krel, found.path, timeout_s=limit)
+            seen, modules = identify(found.path), tuple(looked.expected)
+            text = f"{self.paths.inside(found.path)} was made anew by {generator.name}, with {', '.join(modules)}"
+            if told is not None:
+                why = f"{text}; but what tells the boot loader failed: {told}"
+                return self._say(record, Reason("initrd-untold", why), ok=False, seen=seen, modules=modules)
+            return self._say(record, Reason("initrd-refreshed", text), ok=True, seen=seen, modules=modules)
+
+    # ---- saying
+
+    def _good(self, image: Path, looked: Examined) -> Reason:
+        inside = self.paths.inside(image)
+        if not looked.expected:
+            return Reason("initrd-not-concerned", f"{inside} carries none of these modules, and need not")
+        return Reason("initrd-right", f"{inside} carries {', '.join(looked.expected)} as on disk")
+
+    def _stale(self, image: Path, problems: Iterable[Reason]) -> Reason:
+        return Reason("initrd-stale", f"{self.paths.inside(image)} is not right: {_sentence(problems)}")
+
+    def _say(
+        self,
+        record: KernelRecord,
+        word: Reason,
+        *,
+        ok: bool,
+        seen: tuple[int, ...] | None = None,
+        modules: tuple[str, ...] = (),
+    ) -> KernelRecord:
+        done = replace(record, initrd=word, initrd_ok=ok, initrd_seen=seen, initrd_modules=modules)
+        if done != record:
+            write_record(self.paths, done)
+        return done
+
+
+def read_standing(paths: Paths, record: KernelRecord) -> dict[str, Standing]:
+    """What is placed and verified on this kernel. Raises OSError, FormatError: it was verified a moment ago."""
+    modulesd = paths.modulesd(record.krel)
+    files = [f for p in record.placements for f in p.files]
+    return {f.module: Standing(f.path, hashlib.sha256(read_blob(modulesd / f.path)).hexdigest()) for f in files}
+
+
+def _sentence(problems: Iterable[Reason]) -> str:
+    texts = [p.text for p in problems]
+    more = f", and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return "; ".join(texts[:MOST_NAMED]) + more

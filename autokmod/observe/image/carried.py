@@ -1,0 +1,77 @@
+"""Which modules an image carries for one kernel, with what content, and who made the image."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from autokmod.errors import FormatError
+from autokmod.observe.blob import decompress
+from autokmod.observe.image.contents import Image, read_image, resolve
+from autokmod.observe.image.cpio import Entry
+from autokmod.observe.modtree import SUFFIXES, module_name
+
+INDEXES = ("modules.dep", "modules.dep.bin")
+UNREADABLE = ""  # instead of a digest
+# What each leaves in every image that it makes.
+MARKS = (
+    ("initramfs-tools", ("conf/initramfs.conf", "scripts/functions")),
+    ("dracut", ("usr/lib/dracut", "lib/dracut", "usr/lib/initrd-release", "etc/initrd-release")),
+    ("mkinitcpio", ("init_functions", "buildconfig")),
+    ("booster", ("etc/booster.init.yaml",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    modules: Mapping[str, tuple[str, ...]]  # kernel name → paths below its modules directory
+    digests: Mapping[str, str]  # path → sha256 of the uncompressed module, of those that were asked for
+    index: bytes  # modules.dep, as text or binary: a path that is not in it is not known to modprobe
+    opaque: tuple[str, ...]  # file systems inside, which hide what they hold
+    made_by: str | None  # a generator's name
+
+
+def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
+    """Kernel names in `names` are compared. Raises FormatError, with an offset, and OSError."""
+    wanted = frozenset(names)
+    whole = read_image(image, lambda path: _is_wanted(path, wanted))
+    top = f"lib/modules/{krel}/"
+    found = {
+        path.partition(top)[2]: entry for path, entry in whole.files.items() if path.startswith((top, f"usr/{top}"))
+    }
+    modules: dict[str, tuple[str, ...]] = {}
+    for path, entry in sorted(found.items()):
+        if path.endswith(SUFFIXES) and (entry.is_file or entry.is_symlink):
+            modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
+    digests = {p: _digest(whole, krel, p) for name in wanted & set(modules) for p in modules[name]}
+    index = b"\n".join(e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None)
+    return Carried(modules, digests, index, whole.opaque, made_by(whole))
+
+
+def _is_wanted(path: str, names: Collection[str]) -> bool:
+    name = posixpath.basename(path)
+    return name in INDEXES or (name.endswith(SUFFIXES) and module_name(name) in names)
+
+
+def _digest(image: Image, krel: str, path: str) -> str:
+    """Through a link, as modprobe would find it."""
+    entry = next(_entries(image, f"lib/modules/{krel}/{path}"), None)
+    if entry is None or entry.content is None:
+        return UNREADABLE
+    try:
+        return hashlib.sha256(decompress(entry.content, path)).hexdigest()
+    except FormatError:
+        return UNREADABLE
+
+
+def _entries(image: Image, path: str) -> Iterator[Entry]:
+    for candidate in (path, f"usr/{path}"):
+        entry = resolve(image.files, candidate)
+        if entry is not None and entry.is_file:
+            yield entry
+
+
+def made_by(image: Image) -> str | None:
+    return next((name for name, marks in MARKS if any(m in image.files for m in marks)), None)
