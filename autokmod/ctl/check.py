@@ -15,13 +15,17 @@ from autokmod.ctl.view import output_of, paths_of
 from autokmod.decide.compat import check_set
 from autokmod.decide.fingerprint import fingerprint
 from autokmod.decide.policy import Origin, apply_policy, check_policy
+from autokmod.decide.signing import find_enforcement
 from autokmod.errors import FormatError, UnknownKernel, UsageError
 from autokmod.model import CompatResult, Kernel, KernelAbi, ModuleFacts, Reason, Verdict
 from autokmod.observe.abi import read_abi, read_config
+from autokmod.observe.enforcement import read_boot_facts
+from autokmod.observe.enrolled import judge_by_enrolled
 from autokmod.observe.external import find_external
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.modtree import module_name
+from autokmod.observe.secureboot import SecureBoot, read_enrolled, read_firmware
 from autokmod.observe.stablelist import read_stablelist
 from autokmod.observe.trust import OwnKey
 from autokmod.paths import Paths
@@ -52,7 +56,16 @@ def run_check(args: argparse.Namespace) -> int:
     except UnknownKernel as exc:
         raise UsageError(str(exc)) from exc
     abi = read_abi(paths, kernel)
-    results = check_files(paths, args.files, kernel, abi, load_config(paths).link if args.policy else None)
+    firmware = read_firmware(paths)
+    results = check_files(
+        paths,
+        args.files,
+        kernel,
+        abi,
+        load_config(paths).link if args.policy else None,
+        enforced=find_enforcement(kernel.krel, abi.config, read_boot_facts(paths, kernel.krel), firmware) is not None,
+        enrolled=read_enrolled(paths) if firmware.secure_boot is SecureBoot.ON else (),
+    )
     if output.json != "off":
         output.data({"kernel": kernel.krel, "results": [_as_json(r) for r in results]})
     else:
@@ -67,22 +80,30 @@ def exit_code(results: Sequence[CompatResult]) -> int:
 
 
 def check_files(
-    paths: Paths, files: Sequence[str], kernel: Kernel, abi: KernelAbi, link: LinkConfig | None = None
+    paths: Paths,
+    files: Sequence[str],
+    kernel: Kernel,
+    abi: KernelAbi,
+    link: LinkConfig | None = None,
+    *,
+    enforced: bool | None = None,
+    enrolled: Sequence[bytes] = (),
 ) -> tuple[CompatResult, ...]:
     """One result a file, in their order; what cannot be read is unknown, with what is wrong and where.
 
-    Without `link`, the loader's rules alone.
+    Without `link`, the loader's rules alone. `enforced`: only signed modules load; None leaves that to the kernel's
+    configuration. `enrolled`: certificates that it trusts beside its own.
     """
     own_key = OwnKey(kernel.image, abi.reference)
     modules: dict[str, ModuleFacts] = {}
     results: dict[str, CompatResult] = {}
     for file in dict.fromkeys(files):
         try:
-            modules[file] = own_key.judge(read_module(file))
+            modules[file] = judge_by_enrolled(own_key.judge(read_module(file)), enrolled)
         except (FormatError, OSError) as exc:
             results[file] = _unreadable(file, exc)
     others = find_neighbours(paths, abi.krel, {m.name for m in modules.values()})
-    results.update((r.path, r) for r in check_set([*modules.values(), *others], abi, {}))
+    results.update((r.path, r) for r in check_set([*modules.values(), *others], abi, {}, sig_enforced=enforced))
     if link is not None:
         results.update(_with_policy(paths, link, abi, modules, results))
     return tuple(results[file] for file in files)

@@ -78,9 +78,18 @@ def _secure_boot(efi: Path) -> SecureBoot:
     return SecureBoot.ON if enabled == b"\1" and not is_setup and not is_ignored else SecureBoot.OFF
 
 
+def read_enrolled(paths: Paths) -> tuple[bytes, ...]:
+    """The certificates themselves, in DER, that kernels take over under Secure Boot."""
+    return tuple(_certificates(paths.at("sys/firmware/efi"), "MokListRT", "db"))
+
+
 def _fingerprints(efi: Path, *names: str) -> frozenset[str]:
+    return frozenset(fingerprint(der) for der in _certificates(efi, *names))
+
+
+def _certificates(efi: Path, *names: str) -> Iterator[bytes]:
     lists = (data for name in names for data in _lists(efi, name))
-    return frozenset(fingerprint(der) for data in lists for der in parse_signature_lists(data))
+    return (der for data in lists for der in parse_signature_lists(data))
 
 
 def _lists(efi: Path, name: str) -> Iterator[bytes]:
