@@ -1,0 +1,121 @@
+"""What a person would type on the machine, and what has to be true afterwards."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from autokmod.events import Event
+from tests.vmsys.machine import Machine
+from tests.vmsys.protocol import Answer
+
+# As the sources' recipes have them.
+MODULES = {"nat-rtsp": ("nf_conntrack_rtsp", "nf_nat_rtsp"), "dm-writeboost": ("dm_writeboost",)}
+SPOOL = "/var/lib/autokmod/spool"
+EVENT_S = 900  # for what nobody can say when it will be done
+
+
+@dataclass
+class Guest:
+    machine: Machine
+
+    def run(self, command: str) -> Answer:
+        return self.machine.run(command)
+
+    def sh(self, command: str) -> str:
+        """The output of what must succeed."""
+        return self.machine.run(command).ok
+
+    def apt(self, *words: str) -> str:
+        return self.sh(f"apt-get -q -y {shlex.join(words)}")
+
+    def reboot(self, into: str, command: str = "systemctl reboot") -> None:
+        self.machine.reboot(into, command)
+        self.come_to_rest()
+
+    def come_to_rest(self) -> None:
+        """After a boot: every unit has started, none has failed, and nothing is queued any more."""
+        state = self.run("systemctl is-system-running --wait").output.strip()
+        assert state == "running", f"{state}\n{self.run('systemctl --failed --no-legend').output}\n{self.tell()}"
+        self.wait()
+
+    # ---- looking
+
+    def status(self, krel: str) -> dict[str, Any]:
+        answer = self.run(f"autokmodctl status {krel} --json=short")
+        assert answer.status in (0, 3), answer.output
+        (kernel,) = json.loads(answer.output)["kernels"]
+        return dict(kernel)
+
+    def placements(self, krel: str) -> dict[str, Any]:
+        return {p["package"]: p for p in self.status(krel)["placements"]}
+
+    def journal(self, event: Event, **fields: str) -> list[dict[str, Any]]:
+        """Of every boot."""
+        matches = [f"MESSAGE_ID={event}", *(f"AUTOKMOD_{k.upper()}={v}" for k, v in fields.items())]
+        lines = self.sh(f"journalctl --no-pager -q -o json {shlex.join(matches)}").splitlines()
+        return [json.loads(line) for line in lines]
+
+    # ---- waiting
+
+    def wait(self) -> None:
+        """Until nothing is queued. For what the daemon has to notice first there is `until`."""
+        self.run("autokmodctl wait --quiet")
+
+    def until(self, condition: str, limit_s: int = EVENT_S) -> None:
+        """A condition of bash, asked again and again."""
+        loop = f"SECONDS=0; until {condition}; do ((SECONDS < {limit_s})) || exit 1; sleep 0.2; done"
+        assert self.run(loop).status == 0, f"not within {limit_s} s: {condition}\n{self.tell()}"
+
+    def until_examined(self, krel: str, package: str, version: str) -> None:
+        """The record of the kernel speaks of this version, and nothing is queued any more."""
+        program = (
+            f"import json; r = json.load(open('/var/lib/autokmod/kernels/{krel}.json')); "
+            f"exit(not any((p['package'], p['version']) == ('{package}', '{version}') and not p['standing'] "
+            "for p in r.get('value', r)['placements']))"
+        )
+        self.until(f"/usr/bin/python3 -Sc {shlex.quote(program)} 2>/dev/null")
+        self.wait()
+
+    # ---- judging
+
+    def prove(
+        self, owner: str | None = None, packages: Sequence[str] = tuple(MODULES), event: Event | None = None
+    ) -> None:
+        """On the running kernel every module loads: its own, or `owner`'s; status and journal say the same."""
+        krel = self.machine.krel
+        placements = self.placements(krel)
+        for package in packages:
+            placement = placements[package]
+            assert (placement["verified"], placement["failed"]) == (True, False), placement
+            assert placement["link_from"] == owner, placement
+            for module in MODULES[package]:
+                self._prove_module(krel, module, owner)
+        entries = self.journal(event or (Event.PACKAGE_LINKED if owner else Event.PACKAGE_BUILT), kernel=krel)
+        said = {entry.get("AUTOKMOD_PACKAGE") for entry in entries}
+        assert said.issuperset([None] if event else packages), f"the journal speaks of {said} alone"
+        self.sh(f"modprobe -r {' '.join(m for p in reversed(packages) for m in reversed(MODULES[p]))}")
+
+    def _prove_module(self, krel: str, module: str, owner: str | None) -> None:
+        self.sh(f"modprobe {module} && test -d /sys/module/{module}")
+        path = PurePosixPath(self.sh(f"modinfo -F filename {module}").strip())
+        room = "weak-updates" if owner else "updates"
+        assert path.is_relative_to(f"/lib/modules/{krel}/{room}/autokmod"), path
+        real = PurePosixPath(self.sh(f"readlink -e {path}").strip())
+        assert real.is_relative_to(f"/usr/lib/modules/{owner or krel}/updates/autokmod"), real
+
+    def nothing_dangles(self) -> None:
+        assert self.sh("find /lib/modules/ -xtype l -path '*autokmod*'") == ""
+
+    def nothing_is_left_over(self) -> None:
+        """Of an interrupted publication; each is one file under a name of its own, or a spool's entry."""
+        assert self.sh(f"find /lib/modules/ -path '*autokmod*' -name '.*'; ls -A {SPOOL}") == ""
+
+    def tell(self) -> str:
+        """What a person would look at first."""
+        answers = [self.run(c) for c in ("autokmodctl status", "journalctl -b -q --no-pager -n 60", "ls -la " + SPOOL)]
+        return "\n".join(f"$ {a.command}\n{a.output}" for a in answers)
