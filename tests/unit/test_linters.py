@@ -39,3 +39,9 @@ def test_mypy() -> None:
 def test_shell(script: str) -> None:
     check(tool("shellcheck"), "--shell=sh", script)
     check(tool("dash"), "-n", script)
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest would collect the first, and stop at the second."""
+    names = [path.name for path in (CHECKOUT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({n for n in names if names.count(n) > 1})
