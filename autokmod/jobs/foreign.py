@@ -4,6 +4,7 @@ what autokmod took over of that from a kernel that went.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
@@ -35,12 +36,12 @@ LOST = "foreign-lost"
 def find_foreign(
     paths: Paths,
     known: Known,
-    packages: Iterable[Package],
+    packages: Collection[Package],
     recipes: Mapping[str, Recipe],
     records: Collection[KernelRecord],
 ) -> tuple[ForeignBuild, ...]:
     """In every kernel that stays, the one that is looked at included: what stands there is left alone."""
-    ids, names = {p.id for p in packages}, {p.name for p in packages}
+    ids, names = frozenset(p.id for p in packages), {p.name for p in packages}
     promised = {_kernel_name(m.dest_name) for recipe in recipes.values() for m in recipe.modules}
     going = {r.krel for r in records if r.going}
     krels = [k for k in list_krels(paths) if k not in going and has_external(paths, k)]
@@ -56,18 +57,52 @@ def _kernel_name(dest_name: str) -> str:
 # ---- in their own places -------------------------------------------------------------------------
 
 
-def _in_kernel(paths: Paths, known: Known, krel: str, ids: Set[str]) -> Iterator[ForeignBuild]:
+def _in_kernel(paths: Paths, known: Known, krel: str, ids: frozenset[str]) -> tuple[ForeignBuild, ...]:
+    """Remembered as long as nothing of it changed: every look at any kernel needs all of them."""
+    before = known.foreign.get((krel, ids))
+    if before is not None:
+        return before
     try:
-        found = find_installed(paths, krel, known.external(krel), known.digest)
+        installed = find_installed(paths, krel, known.external(krel), known.digest)
     except (FormatError, OSError):  # that kernel's own job says so
-        return
-    for installed in found:
-        build = _read(paths, known, krel, installed, ids)
-        if not any(m.intree for m in build.modules):  # kernel-modules-extra: the kernel's own
-            yield build
+        return ()
+    features: dict[str, dict[str, str] | None] = {}
+    read = [_read(paths, known, krel, one, ids, features) for one in installed]
+    found = tuple(b for b in read if not any(m.intree for m in b.modules))  # kernel-modules-extra: the kernel's own
+    depends = _depends_on(paths, krel, [rel for one in installed for rel in one.files.values()])
+    depends |= {name for built_for in {krel, *features} for name in _configured_by(paths, built_for)}
+    return known.foreign.keep((krel, ids), found, depends)
 
 
-def _read(paths: Paths, known: Known, krel: str, installed: Installed, ids: Set[str]) -> ForeignBuild:
+def _depends_on(paths: Paths, krel: str, files: Iterable[str]) -> set[str]:
+    """Files, the directories above them; and depmod's index, which is made anew for whatever comes from elsewhere."""
+    top = paths.modulesd(krel)
+    found = {str(top), str(paths.at("var/lib/dkms"))}
+    found |= {str(top / name) for name in ("modules.order", "modules.dep", "extra", "updates", "updates/dkms")}
+    for directory in paths.depmod_d:
+        found |= {str(directory), *(str(conf) for conf in directory.glob("*.conf"))}
+    for file in files:
+        parts = file.split("/")
+        found |= {f"{top}/{'/'.join(parts[:i])}" for i in range(1, len(parts) + 1)}
+    return found
+
+
+def _configured_by(paths: Paths, krel: str) -> Iterator[str]:
+    top = paths.modulesd(krel)
+    yield from (str(paths.boot / f"config-{krel}"), str(top / "config"), str(top / "build"))
+    with contextlib.suppress(FormatError):  # links in circles: as good as no headers
+        yield str(paths.resolve(top / "build") / ".config")
+
+
+def _read(
+    paths: Paths,
+    known: Known,
+    krel: str,
+    installed: Installed,
+    ids: Set[str],
+    features: dict[str, dict[str, str] | None],
+) -> ForeignBuild:
+    """`features`: those that are known already, by kernel."""
     has_source = installed.owner == DKMS and f"{installed.package}/{installed.version}" in ids
     origin = ForeignOrigin(installed.owner, krel, installed.place, has_source)
     try:
@@ -81,8 +116,10 @@ def _read(paths: Paths, known: Known, krel: str, installed: Installed, ids: Set[
     version = installed.version or next((m.version for m in modules if m.version), NO_VERSION)
     origin = replace(origin, krel=modules[0].release or krel)
     key = _key(installed, files)
-    with_features = replace(origin, features=_features(paths, known, origin.krel))
-    return ForeignBuild(key, installed.package, version, krel, with_features, files, modules)
+    if origin.krel not in features:
+        features[origin.krel] = _features(paths, known, origin.krel)
+    origin = replace(origin, features=features[origin.krel])
+    return ForeignBuild(key, installed.package, version, krel, origin, files, modules)
 
 
 def _file(paths: Paths, known: Known, krel: str, module: str, rel: str) -> PlacedFile:

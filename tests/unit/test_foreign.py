@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from autokmod.decide.plan import decide_kernel
 from autokmod.decide.readiness import decide_readiness
 from autokmod.decide.signing import Signing
 from autokmod.jobs.engine import Engine
+from autokmod.jobs.look import Looker
 from autokmod.model import (
     Decision,
     DecisionKind,
@@ -468,6 +470,38 @@ def test_a_vendor_s_update_is_compared_anew(linked: Paths) -> None:
     put(linked, K1, "extra/kmod/drv.ko", ko("drv", K1, printk=9))
     found = reconcile(linked)["kmod"]
     assert (found.kind, found.reasons[0].kind) == ("wait", "no-compatible-build")
+
+
+def exclude_extra(paths: Paths) -> None:
+    paths.at("etc/depmod.d").mkdir(parents=True)
+    (paths.at("etc/depmod.d") / "a.conf").write_text("exclude extra\n")
+
+
+CHANGES: dict[str, Callable[[Paths], object]] = {
+    "another file": lambda p: put(p, K1, "extra/kmod/drv.ko", ko("drv", K1, ("version", "6.0"))),
+    "one more file": lambda p: put(p, K1, "extra/kmod/more.ko", ko("more", K1)),
+    "one more package": lambda p: put(p, K1, "extra/other/other.ko", ko("other", K1)),
+    "the first of DKMS": lambda p: put(p, K1, "updates/dkms/other.ko", ko("other", K1)),
+    "all gone": lambda p: shutil.rmtree(p.modulesd(K1) / "extra"),
+    "how its kernel was configured": lambda p: (p.usr_src / f"linux-headers-{K1}/.config").write_text(
+        "CONFIG_MODVERSIONS=y\nCONFIG_PREEMPT=y\n"
+    ),
+    "a package of that name": lambda p: add_source(p, "kmod", "1.0"),
+    "depmod's configuration": exclude_extra,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_remembered_is_what_is_there(
+    linked: Paths, monkeypatch: pytest.MonkeyPatch, change: Callable[[Paths], object]
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr("autokmod.observe.statcache.time.time_ns", lambda: now + 60_000_000_000)
+    looker = Looker(linked, Config())
+    (found,) = looker.look(K2).foreign_builds
+    assert looker.look(K2).foreign_builds[0] is found
+    change(linked)
+    assert looker.look(K2).foreign_builds == Looker(linked, Config()).look(K2).foreign_builds != (found,)
 
 
 def test_the_owner_took_it_away(linked: Paths) -> None:
