@@ -22,7 +22,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 # Whoever asks like this speaks for a kernel that stays, also after its removal was announced.
-SPEAKS_FOR_KERNEL = frozenset({"kernel-install", "debian-postinst", "debian-headers", "admin"})
+SPEAKS_FOR_KERNEL = frozenset({"kernel-install", "debian-postinst", "debian-headers", "rpm-in", "alpm-add", "admin"})
 MAY_PASS = frozenset({"build-interrupted", "build-impossible", "placement-failed", "depmod-failed"})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-HOOKS = ("kernel-install.d/kernel-event", "kernel-install.d/debian/autokmod")
+HOOKS = ("kernel-install.d/kernel-event", "kernel-install.d/package-event", "kernel-install.d/debian/autokmod")
 SHELL = (*HOOKS, "systemd/activate", ".ci/run", ".ci/setup")
 
 
