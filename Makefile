@@ -8,6 +8,7 @@ SBINDIR = $(PREFIX)/sbin
 LIBEXECDIR = $(PREFIX)/libexec/autokmod
 PYTHONDIR = $(PREFIX)/lib/autokmod/python
 COMPLETIONDIR = $(PREFIX)/share/bash-completion/completions
+SCHEMADIR = $(PREFIX)/share/autokmod
 UNITDIR = $(PREFIX)/lib/systemd/system
 # Whatever the prefix: their readers look nowhere else.
 SYSTEMDDIR = /usr/lib/systemd
@@ -20,10 +21,6 @@ POLKITDIR = /usr/share/polkit-1/actions
 # linux-image and linux-headers run what is in these; only where the distribution does so.
 DEBIANHOOKDIR = /etc/kernel
 DEBIANHOOKS = postinst.d prerm.d postrm.d header_postinst.d
-# pacman's; where there is none, nobody reads them. ALPM=yes installs them for a package or an image all the same.
-ALPMHOOKDIR = /usr/share/libalpm/hooks
-ALPM ?= $(wildcard /usr/share/libalpm)
-ALPMHOOKS = $(if $(ALPM),$(wildcard kernel-install.d/alpm/*.hook))
 
 PYTHON = .venv/bin/python
 SUBSTITUTE = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' \
@@ -81,7 +78,7 @@ check:
 	@.ci/setup test
 	.venv/bin/ruff check
 	.venv/bin/mypy
-	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/*-event kernel-install.d/*.install \
+	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/kernel-event kernel-install.d/*.install \
 		kernel-install.d/debian/autokmod
 
 install: install-program install-service install-hooks
@@ -101,6 +98,7 @@ install-program:
 	$(call entry,$(SBINDIR)/autokmodd,autokmod.daemon.main)
 	$(call entry,$(LIBEXECDIR)/hook,autokmod.hook)
 	$(foreach f,$(wildcard autokmod/data/completions/autokmodctl),$(call put,644,$(f),$(COMPLETIONDIR)/$(notdir $(f))))
+	$(foreach f,$(wildcard autokmod/data/*.schema.json),$(call put,644,$(f),$(SCHEMADIR)/$(notdir $(f))))
 
 install-service:
 	$(foreach f,$(UNITS),$(call put,644,$(f),$(UNITDIR)/$(notdir $(f))))
@@ -115,14 +113,12 @@ install-service:
 
 install-hooks:
 	$(call put,755,kernel-install.d/kernel-event,$(LIBEXECDIR)/kernel-event)
-	$(call put,755,kernel-install.d/package-event,$(LIBEXECDIR)/package-event)
-	$(foreach f,$(ALPMHOOKS),$(call put,644,$(f),$(ALPMHOOKDIR)/$(notdir $(f))))
 	$(foreach f,$(wildcard kernel-install.d/*.install),$(call put,755,$(f),$(KERNELINSTALLDIR)/$(notdir $(f))))
 	$(foreach d,$(DEBIANHOOKS),$(call put,755,kernel-install.d/debian/autokmod,$(DEBIANHOOKDIR)/$(d)/autokmod))
 
 uninstall:
 	@systemd/activate uninstall '$(DESTDIR)' '$(SBINDIR)'
-	@cd '$(DESTDIR)/' && rm -rf '.$(PYTHONDIR)' '.$(LIBEXECDIR)'
+	@cd '$(DESTDIR)/' && rm -rf '.$(PYTHONDIR)' '.$(LIBEXECDIR)' '.$(SCHEMADIR)'
 	@cd '$(DESTDIR)/' && rm -f '.$(BINDIR)/autokmodctl' '.$(SBINDIR)/autokmodd' \
 		$(patsubst systemd/%,'.$(UNITDIR)/%',$(UNITS)) \
 		$(patsubst systemd/%,'.$(DBUSDIR)/system-services/%',$(BUSSERVICE)) \
@@ -135,7 +131,6 @@ uninstall:
 		$(patsubst autokmod/data/depmod.d/%,'.$(DEPMODDIR)/%',$(wildcard autokmod/data/depmod.d/*.conf)) \
 		$(patsubst autokmod/data/completions/%,'.$(COMPLETIONDIR)/%',$(wildcard autokmod/data/completions/autokmodctl)) \
 		$(patsubst kernel-install.d/%,'.$(KERNELINSTALLDIR)/%',$(wildcard kernel-install.d/*.install)) \
-		$(patsubst kernel-install.d/alpm/%,'.$(ALPMHOOKDIR)/%',$(wildcard kernel-install.d/alpm/*.hook)) \
 		$(patsubst %,'.$(DEBIANHOOKDIR)/%/autokmod',$(DEBIANHOOKS))
 	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, the user autokmod-build, and the modules in place: they go on working.'
 

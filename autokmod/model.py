@@ -223,6 +223,25 @@ class RecipeModule:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipePatch:
+    """One patch that applies on this kernel."""
+
+    file: str  # relative to the source; the administrator's: to packages.d/NAME/patches
+    strip: int = 1
+    directory: str = ""  # where it applies, relative to the build tree
+    own: bool = False  # the administrator's
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeArchive:
+    """A tar archive in the source that is unpacked before anything else."""
+
+    file: str  # relative to the source
+    directory: str  # relative to the build tree
+    strip: int  # leading parts of its paths that are left out
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How one package is built for one kernel: the value of an evaluated dkms.conf or autokmod.toml."""
 
@@ -238,6 +257,18 @@ class Recipe:
     excluded: Reason | None  # BUILD_EXCLUSIVE_*: not for this kernel
     warnings: tuple[Reason, ...] = ()
     link_allowed: bool = True  # NO_WEAK_MODULES=yes: its author wants it built for each kernel
+    kind: str = "dkms"  # or "toml": its modules' location is a shell pattern, or ** for anywhere
+    archives: tuple[RecipeArchive, ...] = ()
+    series: tuple[RecipePatch, ...] = ()  # after `patches`
+    flags: tuple[str, ...] = ()  # for every compiler: -DNAME=VALUE …
+    variables: tuple[str, ...] = ()  # NAME=VALUE, for every make
+    directory: str = ""  # where the commands run, relative to the build tree
+    configure: str = ""  # one bash command line
+    install: str = ""  # one bash command line, into $destdir, where the modules are then taken from
+    tools: tuple[str, ...] = ()  # programs without which it cannot be built
+    applied: tuple[str, ...] = ()  # each patch and flag that was chosen, and why
+    passed_over: tuple[str, ...] = ()  # those that were not, and why
+    undecided: tuple[str, ...] = ()  # those of which nobody can tell as long as the headers are missing
 
 
 # ---- builds --------------------------------------------------------------------------------------
@@ -281,6 +312,7 @@ class Build:
     duration_s: float
     directory: str  # host path of builds/KEY
     features: Mapping[str, str] | None = None  # fingerprint of its kernel's configuration: that kernel may be gone
+    applied: tuple[str, ...] = ()  # patches and flags that went into it, and the facts that chose them
 
 
 # ---- decisions and what stands on disk -----------------------------------------------------------

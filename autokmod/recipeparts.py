@@ -55,7 +55,7 @@ class DefinePart:
 @dataclass(frozen=True, slots=True)
 class FlagsPart:
     cflags: Texts = ()  # to the compiler
-    make: Texts = ()  # NAME=VALUE, which win over what Makefiles say
+    make: Texts = ()  # NAME=VALUE as on make's command line: they win over what Makefiles say
     when: Condition | None = None
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -57,20 +57,20 @@ def placement(root: RealRoot, krel: str, package: str = NAME) -> Any:
     return next(p for p in status(root, krel)["placements"] if p["package"] == package)
 
 
-def modules_of(root: RealRoot, krel: str) -> dict[str, Path]:
+def modules_of(root: RealRoot, krel: str, package: str = NAME) -> dict[str, Path]:
     """Module → the file that modprobe would load, by kmod's own word; in the root's terms."""
     found = {}
-    for file in placement(root, krel)["files"]:
+    for file in placement(root, krel, package)["files"]:
         said = root.chroot("modinfo", "-k", krel, "-n", file["module"]).stdout.strip()
         found[file["module"]] = Path(said)
     return found
 
 
-def check_built(root: RealRoot, krel: str) -> Any:
-    found = placement(root, krel)
+def check_built(root: RealRoot, krel: str, package: str = NAME) -> Any:
+    found = placement(root, krel, package)
     assert (found["kind"], found["verified"], found["failed"]) == ("build", True, False)
     assert status(root, krel)["readiness"] == "ready"
-    for module, path in modules_of(root, krel).items():
+    for module, path in modules_of(root, krel, package).items():
         host = root.path / str(path).lstrip("/")
         assert host.is_file(), module
         assert not host.is_symlink(), module
@@ -78,12 +78,12 @@ def check_built(root: RealRoot, krel: str) -> Any:
     return found
 
 
-def check_linked(root: RealRoot, krel: str, owner: str) -> None:
-    found = placement(root, krel)
+def check_linked(root: RealRoot, krel: str, owner: str, package: str = NAME, *, symbols: int = 20) -> None:
+    found = placement(root, krel, package)
     assert (found["kind"], found["verified"], found["link_from"]) == ("link", True, owner)
-    assert found["symbols_compared"] > 20
+    assert found["symbols_compared"] > symbols
     assert status(root, krel)["readiness"] == "ready"
-    for module, path in modules_of(root, krel).items():
+    for module, path in modules_of(root, krel, package).items():
         host = root.path / str(path).lstrip("/")
         assert host.is_symlink(), module
         assert not os.readlink(host).startswith("/"), "a relative link holds in every root"

@@ -29,7 +29,7 @@ from autokmod.errors import FormatError
 from autokmod.model import Build, BuildError, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.buildlog import find_errors
 from autokmod.observe.dkmseval import DKMS_TREE
-from autokmod.observe.toolchain import read_toolchain
+from autokmod.observe.toolchain import find_program, read_toolchain
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 from autokmod.sandbox import check_sandbox, find_user, run_boxed
@@ -87,6 +87,7 @@ def build_package(
     Raises SandboxUnavailable, and OSError where the store cannot be written.
     """
     toolchain, problem = read_toolchain(paths, kernel, abi, config)
+    missing = [tool for tool in recipe.tools if find_program(paths, tool) is None]
     found = find_depends(paths, recipe, kernel.krel) if depends is None else tuple(depends)
     lean = without_debug_info(toolchain, recipe, kernel, abi)
     order = Order(paths, config, package, recipe, kernel, abi, lean, found)
@@ -94,6 +95,8 @@ def build_package(
         started = time.monotonic()
         if cancel.requested:
             outcome = _failure("it was cancelled", transient=True)
+        elif missing:
+            outcome = _failure(f"the recipe wants {', '.join(missing)}, which is not installed", transient=True)
         elif problem is not None:
             outcome = _failure(f"{problem.text}: {problem.hint}", transient=True)
         else:
@@ -112,6 +115,7 @@ def build_package(
             duration_s=time.monotonic() - started,
             directory="",
             features=fingerprint(abi.config),
+            applied=recipe.applied,
         )
         return build if cancel.requested else _store(paths, build, outcome, work)
 

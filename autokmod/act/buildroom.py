@@ -6,6 +6,7 @@ WORK/dkms/                   the build user's, /var/lib/dkms inside
 WORK/dkms/NAME/VERSION/build the copy; also at /usr/src/NAME-VERSION, where some packages write as root would
 WORK/dkms/NAME/VERSION/source            → /usr/src/NAME-VERSION
 WORK/dkms/NAME/VERSION/KREL/ARCH/module/   results
+WORK/dkms/.patches/          the administrator's
 WORK/dkms/DEP/…              what the builds of BUILD_DEPENDS left, for their users
 """
 
@@ -13,19 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autokmod.act.buildscript import PATCHES
 from autokmod.act.copytree import copy_tree
 from autokmod.act.store import SYMVERS
 from autokmod.config import Config
 from autokmod.model import Build, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.dkmsconf import kernel_arch
 from autokmod.observe.dkmseval import DKMS_TREE, dkms_variables
-from autokmod.observe.sources import package_digest
+from autokmod.observe.sources import package_digest, patches_directory
 from autokmod.observe.toolchain import Toolchain, exported
-from autokmod.observe.tree import read_tree
+from autokmod.observe.tree import Tree, read_tree
 from autokmod.paths import Paths
 from autokmod.sandbox import closed_directory, kernel_mounts, open_sandbox
 from autokmod.sandboxcmd import Mount, Sandbox, User
@@ -70,7 +73,24 @@ def prepare(order: Order, work: Path, user: User | None) -> bool:
     for build in order.depends:
         _offer(order, build, work, user)
     copied = read_tree(home / "build")
-    return tree.problem is None and package_digest(paths, copied, package.name, package.version) == package.digest
+    _add_patches(order, work)
+    return tree.problem is None and _is_as_asked(order, copied)
+
+
+def _is_as_asked(order: Order, copied: Tree) -> bool:
+    package = order.package
+    return package_digest(order.paths, order.config, copied, package.name, package.version) == package.digest
+
+
+def _add_patches(order: Order, work: Path) -> None:
+    """The administrator's that apply, where the build can read them and nothing else of /etc/autokmod."""
+    own = [patch.file for patch in order.recipe.series if patch.own]
+    if own:
+        place = _make(work, ("dkms", PATCHES), None)
+        for name in own:
+            source = order.paths.resolve(patches_directory(order.paths, order.package.name) / name)
+            (place / name).write_bytes(source.read_bytes())
+            (place / name).chmod(0o644)
 
 
 def _make(top: Path, parts: Sequence[str], owner: User | None) -> Path:
@@ -115,10 +135,20 @@ def closed_way(box: Sandbox) -> Path | None:
 
 
 def environment(order: Order, tree: str, makeflags: str) -> dict[str, str]:
-    """Variable definitions behind `--` in MAKEFLAGS win over those in Makefiles, in every make."""
-    overrides = order.toolchain.overrides
+    """Variable definitions behind `--` in MAKEFLAGS win over those in Makefiles, in every make.
+
+    KCFLAGS is what kbuild adds to its compiler's options, and is nobody else's. It is in the environment as well for
+    trees that take MAKEFLAGS away from the makes that they call.
+    """
+    flags = {"KCFLAGS": " ".join(order.recipe.flags)} if order.recipe.flags else {}
+    overrides = [*order.toolchain.overrides, *order.recipe.variables, *(f"{k}={v}" for k, v in flags.items())]
     variables = dkms_variables(order.package, order.kernel, order.arch, order.config)
     symvers = [f"{tree}/{b.package}/{b.version}/{order.kernel.krel}/{order.arch}/{SYMVERS}" for b in order.depends]
     offered = {"KBUILD_EXTRA_SYMBOLS": " ".join(symvers)} if symvers else {}
-    flags = makeflags + (f" -- {' '.join(overrides)}" if overrides else "")
-    return {**variables, **exported(order.toolchain), **offered, "dkms_tree": tree, "MAKEFLAGS": flags}
+    makeflags += f" -- {' '.join(map(_escaped, overrides))}" if overrides else ""
+    return {**variables, **exported(order.toolchain), **offered, **flags, "dkms_tree": tree, "MAKEFLAGS": makeflags}
+
+
+def _escaped(definition: str) -> str:
+    """As make reads a word of MAKEFLAGS: a backslash keeps blanks together, a dollar is doubled."""
+    return re.sub(r"([\\ \t])", r"\\\1", definition).replace("$", "$$")

@@ -10,9 +10,10 @@ from autokmod.ctl.render import Cell, clean, error_lines, placement_cell, table
 from autokmod.ctl.status import is_named
 from autokmod.ctl.terminal import Style
 from autokmod.ctl.view import FAILED, OK, output_of, paths_of, take_view, tell_config_error
-from autokmod.errors import UnknownPackage
-from autokmod.jsonvalue import to_json
-from autokmod.model import KernelStatus, PlacedFile, Placement, Reason
+from autokmod.errors import FormatError, UnknownPackage
+from autokmod.files import read_json
+from autokmod.jsonvalue import from_json, to_json
+from autokmod.model import Build, KernelStatus, PlacedFile, Placement, Reason
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.machine import find_sources
 from autokmod.observe.records import read_record
@@ -43,11 +44,12 @@ def run_explain(args: argparse.Namespace) -> int:
     if placement is None:
         _check_known(paths, args.package)
     if output.json != "off":
-        output.data(_as_json(args, status, placement))
+        output.data({**_as_json(args, status, placement), "applied": list(_applied(paths, placement))})
     elif placement is None:
         output.lines(_unexamined_lines(args.package, status))
     else:
-        output.lines(list(_lines(placement, status, output.style, everything=args.all)))
+        applied = _applied(paths, placement)
+        output.lines(list(_lines(placement, status, output.style, applied, everything=args.all)))
     return tell_config_error(view, output) or (OK if placement else FAILED)
 
 
@@ -83,7 +85,21 @@ def _unexamined_lines(package: str, status: KernelStatus) -> list[str]:
     ]
 
 
-def _lines(placement: Placement, status: KernelStatus, style: Style, *, everything: bool) -> Iterator[str]:
+def _applied(paths: Paths, placement: Placement | None) -> tuple[str, ...]:
+    """Patches and flags of the build, and why; none where the store does not have it any more."""
+    if placement is None or not placement.key:
+        return ()
+    try:
+        manifest = read_json(paths.builds / placement.key / "manifest.json")
+        data = manifest.get("build") if isinstance(manifest, dict) else None
+        return from_json(Build, data, "manifest.json").applied
+    except (OSError, FormatError):
+        return ()
+
+
+def _lines(
+    placement: Placement, status: KernelStatus, style: Style, applied: Sequence[str], *, everything: bool
+) -> Iterator[str]:
     word = placement_cell(placement)
     head = f"{placement.package}/{placement.version} on {status.krel}"
     yield from table([(Cell(head, "1"), word)], style)
@@ -93,6 +109,7 @@ def _lines(placement: Placement, status: KernelStatus, style: Style, *, everythi
     if placement.foreign is not None and placement.files:
         origin = placement.foreign
         yield _labelled("made by", f"{origin.owner}, for {origin.krel}; found there in {origin.place}")
+    yield from (_labelled("applied" if i == 0 else "", text) for i, text in enumerate(applied))
     yield from _files(placement, status, style)
     if placement.key and (placement.files or placement.log):  # else it is only what a build would be called
         yield _labelled("build", placement.key)

@@ -70,6 +70,11 @@ def _wanted(paths: Paths) -> Iterator[tuple[Path, Interest]]:
     yield paths.etc, Interest(Hint.CONFIG, ("*.toml",))
     yield paths.etc / "autokmod.toml.d", Interest(Hint.CONFIG, ("*.toml",))
     yield paths.packages_d, Interest(Hint.CONFIG, ("*.toml",))
+    # The administrator's patches, and the directories in which they appear.
+    yield paths.packages_d, Interest(Hint.SOURCES, ("*",))
+    for name in _directories(paths.packages_d):
+        yield paths.packages_d / name, Interest(Hint.SOURCES, ("patches",))
+        yield paths.packages_d / name / "patches", Interest(Hint.SOURCES, ("*.patch",))
     yield paths.spool, SPOOL
 
 

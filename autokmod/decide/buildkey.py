@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,10 @@ from autokmod.observe.toolchain import Toolchain
 # To be raised when autokmod builds differently from the same input.
 FORMAT = 1
 
+# What conditions choose. Left out where empty: so recipes without them keep the keys that they always had.
+CHOSEN = ("archives", "series", "flags", "variables", "undecided")
+SAYS_WHY = ("applied", "passed_over")
+
 
 @lru_cache(maxsize=4096)
 def source_key(package: Package, recipe: Recipe) -> str:
@@ -24,7 +29,8 @@ def source_key(package: Package, recipe: Recipe) -> str:
     patches and modules, makes another source of it.
     """
     modules = sorted(m.dest_name for m in recipe.modules)
-    chosen = {"modules": modules, "patches": recipe.patches}
+    chosen: dict[str, Any] = {"modules": modules, "patches": recipe.patches}
+    chosen |= {name: value for name in CHOSEN if (value := getattr(recipe, name))}
     return _digest({"format": FORMAT, "package": package.id, "source": package.digest, **chosen})
 
 
@@ -52,10 +58,9 @@ def build_key(
 
 def _building_part(recipe: Recipe) -> dict[str, Any]:
     """Whether it is to be installed by itself, linked, or warned of, changes no byte of a build."""
-    fields = to_json(recipe)
-    for name in ("autoinstall", "excluded", "warnings", "link_allowed"):
-        del fields[name]
-    return dict(fields)
+    left_out = {"autoinstall", "excluded", "warnings", "link_allowed", *SAYS_WHY}
+    left_out |= {f.name for f in fields(Recipe) if f.default is not MISSING and getattr(recipe, f.name) == f.default}
+    return {name: value for name, value in to_json(recipe).items() if name not in left_out}
 
 
 def _digest(parts: dict[str, Any]) -> str:

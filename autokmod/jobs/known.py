@@ -14,14 +14,14 @@ from autokmod.act.store import list_builds
 from autokmod.config import Config
 from autokmod.decide.buildkey import build_key
 from autokmod.errors import SandboxUnavailable
-from autokmod.model import Build, ForeignBuild, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
+from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.abi import abi_inputs, read_abi
-from autokmod.observe.dkmsconf import Recipes
 from autokmod.observe.external import find_external
 from autokmod.observe.ko import read_module
 from autokmod.observe.modtree import Listings
+from autokmod.observe.recipe import KnownRecipes, Recipes, look_up_recipes
 from autokmod.observe.records import read_record
-from autokmod.observe.sources import Digests, find_packages, list_sources
+from autokmod.observe.sources import Digests, find_packages
 from autokmod.observe.statcache import StatCache
 from autokmod.observe.toolchain import Toolchain
 from autokmod.paths import Paths
@@ -37,12 +37,11 @@ class Known:
         self._abis: StatCache[Kernel, KernelAbi] = StatCache(KERNELS)
         self._modules: StatCache[Path, ModuleFacts] = StatCache(MANY)
         self._file_digests: StatCache[Path, str] = StatCache(MANY)
-        self.foreign: StatCache[tuple[str, frozenset[str]], tuple[ForeignBuild, ...]] = StatCache(MANY)
         self._records: StatCache[str, KernelRecord] = StatCache(MANY)
         self._builds: StatCache[str, Build] = StatCache(MANY)
         self._listings: Listings = StatCache(MANY)
         self._digests: Digests = {}
-        self._recipes = Recipes(())
+        self._recipes: KnownRecipes = {}
         self._keys: dict[object, str] = {}
         self._sandbox_starts = False
 
@@ -93,7 +92,7 @@ class Known:
 
     def recipes(self) -> Recipes:
         """For one look: which packages there are may decide what a recipe says."""
-        return Recipes(list_sources(self.paths), self._recipes.known)
+        return look_up_recipes(self.paths, self._recipes)
 
     def build_key(
         self, package: Package, recipe: Recipe, abi: KernelAbi, toolchain: Toolchain, depends: tuple[str, ...]

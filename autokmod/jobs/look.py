@@ -15,7 +15,7 @@ from autokmod.decide.buildkey import source_key
 from autokmod.decide.facts import Facts
 from autokmod.decide.older import relevant_versions
 from autokmod.decide.signing import Signing, fits_signing
-from autokmod.errors import AutokmodError, FormatError, RecipeError, SandboxUnavailable
+from autokmod.errors import AutokmodError, FactMissing, FormatError, RecipeError, SandboxUnavailable
 from autokmod.events import Event
 from autokmod.files import set_aside
 from autokmod.jobs.foreign import find_foreign, find_lost_foreign
@@ -33,10 +33,10 @@ from autokmod.model import (
     Reason,
     Recipe,
 )
-from autokmod.observe.dkmsconf import Recipes, read_recipe, recall_recipe
 from autokmod.observe.kernels import list_krels, read_kernel
 from autokmod.observe.ko import read_module
 from autokmod.observe.lost import find_lost
+from autokmod.observe.recipe import Recipes, read_recipe, recall_recipe
 from autokmod.observe.stablelist import read_stablelist
 from autokmod.observe.toolchain import Toolchain, read_toolchain
 from autokmod.paths import Paths
@@ -122,6 +122,8 @@ class Looker:
     def _recipe(self, package: Package, kernel: Kernel, abi: KernelAbi, known: Recipes) -> Recipe | Reason | None:
         try:
             return read_recipe(self.paths, self.config, package, kernel, abi, known)
+        except FactMissing as exc:
+            return Reason("condition-unknown", str(exc), hint="mend the kernel's headers; it is tried again by itself")
         except RecipeError as exc:
             return Reason("recipe-broken", str(exc), hint=f"mend {exc.path}; it is read again by itself")
         except SandboxUnavailable as exc:

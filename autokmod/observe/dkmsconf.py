@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from autokmod.model import ElfIdent, Kernel, KernelAbi, Package, Recipe
 from autokmod.observe.dkmseval import SCRIPT, evaluate
 from autokmod.observe.dkmsfields import KernelFacts
 from autokmod.observe.dkmsrecipe import make_recipe
-from autokmod.observe.sources import list_sources
 from autokmod.paths import Paths
 
 FORMAT = 1
@@ -57,49 +56,17 @@ class Kept:
     error: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Recipes:
-    """What one process that looks again and again need not read again."""
-
-    neighbours: Sequence[str]  # the directories of /usr/src that are packages, as of this look
-    known: dict[tuple[str, str], tuple[str, Recipe]] = field(
-        default_factory=dict
-    )  # package id, krel → known_by, recipe
-
-
-def read_recipe(
+def read_dkms_recipe(
     paths: Paths,
     config: Config,
     package: Package,
     kernel: Kernel,
     abi: KernelAbi | None,
-    recipes: Recipes | None = None,
+    neighbours: Sequence[str],
 ) -> Recipe:
-    """Raises RecipeError, and SandboxUnavailable where nothing can be evaluated."""
-    recipes = recipes or Recipes(list_sources(paths))
-    known_by = _known_by(config, package, kernel, abi, recipes.neighbours)
-    recipe = _recall(recipes, package, kernel, known_by)
-    if recipe is None:
-        recipe = _read_or_evaluate(paths, config, package, kernel, abi, known_by)
-        recipes.known[package.id, kernel.krel] = known_by, recipe
-    return recipe
-
-
-def recall_recipe(
-    config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None, recipes: Recipes
-) -> Recipe | None:
-    """What needs neither file nor sandbox."""
-    return _recall(recipes, package, kernel, _known_by(config, package, kernel, abi, recipes.neighbours))
-
-
-def _recall(recipes: Recipes, package: Package, kernel: Kernel, known_by: str) -> Recipe | None:
-    known = recipes.known.get((package.id, kernel.krel))
-    return known[1] if known is not None and known[0] == known_by else None
-
-
-def _read_or_evaluate(
-    paths: Paths, config: Config, package: Package, kernel: Kernel, abi: KernelAbi | None, known_by: str
-) -> Recipe:
+    """`neighbours`: the directories of /usr/src that are packages. Raises RecipeError, and SandboxUnavailable where
+    nothing can be evaluated."""
+    known_by = _known_by(config, package, kernel, abi, neighbours)
     place = paths.cache / "recipes" / f"{package.name}-{package.version}" / f"{kernel.krel}.json"
     kept = _read_kept(place, known_by)
     if kept is None:

@@ -39,4 +39,5 @@ def _out_of_sight(paths: Paths, placement: Placement) -> Reason | None:
     if not os.path.lexists(source):
         return None
     where = paths.inside(source)
-    return Reason("sources-lost", f"{where} is there, but holds no dkms.conf", hint=f"mend or remove {where}")
+    text = f"{where} is there, but holds neither dkms.conf nor autokmod.toml"
+    return Reason("sources-lost", text, hint=f"mend or remove {where}")

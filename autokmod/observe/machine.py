@@ -18,7 +18,7 @@ from autokmod.observe.kernels import find_kernels
 from autokmod.observe.records import read_record
 from autokmod.observe.secureboot import read_firmware
 from autokmod.observe.sight import Sight, Source
-from autokmod.observe.sources import CONF, CONF_LIMIT, list_sources, split_name
+from autokmod.observe.sources import list_sources, read_names
 from autokmod.paths import Paths
 
 LOCKS = Path("/proc/locks")  # proc(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
@@ -44,16 +44,7 @@ def find_sources(paths: Paths) -> tuple[Source, ...]:
 
 
 def _source(paths: Paths, directory: str) -> Source:
-    return Source(*split_name(directory, _conf_text(paths, directory)))
-
-
-def _conf_text(paths: Paths, directory: str) -> str:
-    """What may name the package; without it the directory's name decides alone."""
-    try:
-        with open(paths.resolve(paths.usr_src / directory / CONF), "rb") as f:
-            return f.read(CONF_LIMIT).decode("utf-8", "replace")
-    except (OSError, FormatError):
-        return ""
+    return Source(*read_names(paths, directory))
 
 
 def is_daemon_running(paths: Paths) -> bool:

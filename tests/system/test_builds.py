@@ -24,10 +24,10 @@ from autokmod.decide.buildkey import build_key, source_key
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Package
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
 from autokmod.observe.elf import Elf
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import parse_module
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.sources import find_packages
 from autokmod.observe.toolchain import read_toolchain
 from autokmod.run import Cancel, run
@@ -468,7 +468,7 @@ from autokmod.act.build import build_package
 from autokmod.config import BuildConfig, Config
 from autokmod.jobs.tokens import TokenPool
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.kernels import find_kernels
 from autokmod.observe.sources import find_packages
 from autokmod.paths import Paths

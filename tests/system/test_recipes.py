@@ -11,8 +11,9 @@ from autokmod.errors import RecipeError, SandboxUnavailable
 from autokmod.model import Kernel, KernelState, Package, Recipe
 from autokmod.observe import dkmsconf
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
 from autokmod.observe.kernels import read_kernel
+from autokmod.observe.lint import lint
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.sources import find_packages
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
@@ -286,3 +287,31 @@ def test_without_the_user_nothing_is_evaluated_and_nothing_kept(confs: Confs) ->
     with pytest.raises(SandboxUnavailable, match="there is no user autokmod-none"):
         read_recipe(confs.paths, config, confs.package(), confs.kernel, None)
     assert not list(confs.paths.cache.rglob("*/recipes/*/*.json"))
+
+
+# ---- lint ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("conf", "severity", "key", "why"),
+    [
+        ("if\n", "error", "", "syntax error"),
+        ("PATCH[2]=gone.patch\nPATCH_MATCH[2]='^2'\n", "error", "PATCH[2]", "there is no patches/gone.patch"),
+        ("REMAKE_INITRD=yes\n", "warning", "", "REMAKE_INITRD is deprecated"),
+        ("POST_INSTALL=run.sh\n", "warning", "", "is not run"),
+        ("PRE_BUILD='gone.sh x'\n", "warning", "PRE_BUILD", "gone.sh is not there or not executable"),
+        ("MAKE='make K=`uname -r`'\n", "warning", "MAKE[0]", "$kernelver is"),
+        ("BUILD_DEPENDS=bar\n", "warning", "", "it needs the package bar"),
+        ("BUILT_MODULE_NAME[1]=foo\nDEST_MODULE_LOCATION[1]=/extra\n", "error", "BUILT_MODULE_NAME[1]", "same"),
+    ],
+)  # fmt: skip
+def test_lint_of_a_dkms_conf(confs: Confs, conf: str, severity: str, key: str, why: str) -> None:
+    confs.root.add_source("foo", "1.0", {"dkms.conf": HEAD + conf})
+    matching = [f for f in lint(confs.paths, QUICK, confs.package()) if why in f.text]
+    assert [(f.severity, f.key) for f in matching] == [(severity, key)]
+
+
+def test_lint_finds_nothing_wrong_with_packages_of_the_archive(real_root: MakeRoot, corpus: Corpus) -> None:
+    root = real_root(kernels=(corpus.trio.first,), packages=("v4l2loopback-dkms", "xtables-addons-dkms", "dahdi-dkms"))
+    for package in find_packages(root.paths, Config()):
+        assert lint(root.paths, Config(), package) == (), package.id

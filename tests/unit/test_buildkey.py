@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from autokmod.decide.buildkey import build_key, source_key
-from autokmod.model import ElfIdent, KernelAbi, Package, Reason, Recipe, RecipeModule
+from autokmod.model import ElfIdent, KernelAbi, Package, Reason, Recipe, RecipeArchive, RecipeModule, RecipePatch
 from autokmod.observe.toolchain import Toolchain
 
 PACKAGE = Package("foo", "1.0", "/usr/src/foo-1.0", "dkms", "digest")
@@ -32,8 +32,19 @@ CHANGING_RECIPE = {
     "post_build": "x",
     "name": "bar",
     "version": "2",
+    "kind": "toml",
+    "archives": (RecipeArchive("a.tar", "", 1),),
+    "series": (RecipePatch("b.patch"),),
+    "flags": ("-DX",),
+    "variables": ("X=y",),
+    "directory": "src",
+    "configure": "./configure",
+    "install": "make install",
+    "tools": ("flex",),
+    "undecided": ("patch",),
 }
 INDIFFERENT_RECIPE = {"autoinstall": False, "excluded": WHY, "warnings": (WHY,), "link_allowed": False}
+INDIFFERENT_RECIPE |= {"applied": ("why",), "passed_over": ("why not",)}
 
 
 def test_every_field_of_a_recipe_was_thought_of() -> None:
@@ -77,5 +88,9 @@ def test_the_source_key_knows_no_kernel_but_what_the_kernel_chose() -> None:
     assert source_key(PACKAGE, replace(RECIPE, make="make KVER=6.1.0-57")) == key
     assert source_key(PACKAGE, replace(RECIPE, patches=("a.patch",))) != key
     assert source_key(PACKAGE, replace(RECIPE, modules=(RecipeModule("x", "", "x", strip=True),))) != key
+    assert source_key(PACKAGE, replace(RECIPE, series=(RecipePatch("a.patch"),))) != key
+    assert source_key(PACKAGE, replace(RECIPE, flags=("-DX",))) != key
+    assert source_key(PACKAGE, replace(RECIPE, undecided=("patch",))) != key
+    assert source_key(PACKAGE, replace(RECIPE, applied=("for 6.1.0-56",))) == key
     assert source_key(replace(PACKAGE, digest="other"), RECIPE) != key
     assert key != KEY

@@ -20,8 +20,8 @@ from autokmod.errors import RecipeError
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Package
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
 from autokmod.observe.kernels import read_kernel
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.sources import find_packages
 from autokmod.observe.toolchain import read_toolchain
 from autokmod.run import Cancel
