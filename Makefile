@@ -21,6 +21,10 @@ POLKITDIR = /usr/share/polkit-1/actions
 # linux-image and linux-headers run what is in these; only where the distribution does so.
 DEBIANHOOKDIR = /etc/kernel
 DEBIANHOOKS = postinst.d prerm.d postrm.d header_postinst.d
+# pacman's; where there is none, nobody reads them. ALPM=yes installs them for a package or an image all the same.
+ALPMHOOKDIR = /usr/share/libalpm/hooks
+ALPM ?= $(wildcard /usr/share/libalpm)
+ALPMHOOKS = $(if $(ALPM),$(wildcard kernel-install.d/alpm/*.hook))
 
 PYTHON = .venv/bin/python
 SUBSTITUTE = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' \
@@ -78,7 +82,7 @@ check:
 	@.ci/setup test
 	.venv/bin/ruff check
 	.venv/bin/mypy
-	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/kernel-event kernel-install.d/*.install \
+	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/*-event kernel-install.d/*.install \
 		kernel-install.d/debian/autokmod
 
 install: install-program install-service install-hooks
@@ -113,6 +117,8 @@ install-service:
 
 install-hooks:
 	$(call put,755,kernel-install.d/kernel-event,$(LIBEXECDIR)/kernel-event)
+	$(call put,755,kernel-install.d/package-event,$(LIBEXECDIR)/package-event)
+	$(foreach f,$(ALPMHOOKS),$(call put,644,$(f),$(ALPMHOOKDIR)/$(notdir $(f))))
 	$(foreach f,$(wildcard kernel-install.d/*.install),$(call put,755,$(f),$(KERNELINSTALLDIR)/$(notdir $(f))))
 	$(foreach d,$(DEBIANHOOKS),$(call put,755,kernel-install.d/debian/autokmod,$(DEBIANHOOKDIR)/$(d)/autokmod))
 
@@ -131,6 +137,7 @@ uninstall:
 		$(patsubst autokmod/data/depmod.d/%,'.$(DEPMODDIR)/%',$(wildcard autokmod/data/depmod.d/*.conf)) \
 		$(patsubst autokmod/data/completions/%,'.$(COMPLETIONDIR)/%',$(wildcard autokmod/data/completions/autokmodctl)) \
 		$(patsubst kernel-install.d/%,'.$(KERNELINSTALLDIR)/%',$(wildcard kernel-install.d/*.install)) \
+		$(patsubst kernel-install.d/alpm/%,'.$(ALPMHOOKDIR)/%',$(wildcard kernel-install.d/alpm/*.hook)) \
 		$(patsubst %,'.$(DEBIANHOOKDIR)/%/autokmod',$(DEBIANHOOKS))
 	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, the user autokmod-build, and the modules in place: they go on working.'
 

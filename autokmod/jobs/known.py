@@ -14,7 +14,7 @@ from autokmod.act.store import list_builds
 from autokmod.config import Config
 from autokmod.decide.buildkey import build_key
 from autokmod.errors import SandboxUnavailable
-from autokmod.model import Build, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
+from autokmod.model import Build, ForeignBuild, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.abi import abi_inputs, read_abi
 from autokmod.observe.external import find_external
 from autokmod.observe.ko import read_module
@@ -37,6 +37,7 @@ class Known:
         self._abis: StatCache[Kernel, KernelAbi] = StatCache(KERNELS)
         self._modules: StatCache[Path, ModuleFacts] = StatCache(MANY)
         self._file_digests: StatCache[Path, str] = StatCache(MANY)
+        self.foreign: StatCache[tuple[str, frozenset[str]], tuple[ForeignBuild, ...]] = StatCache(MANY)
         self._records: StatCache[str, KernelRecord] = StatCache(MANY)
         self._builds: StatCache[str, Build] = StatCache(MANY)
         self._listings: Listings = StatCache(MANY)
