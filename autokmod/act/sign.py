@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autokmod.act.scratch import scratch
-from autokmod.decide.signing import Signing
+from autokmod.decide.signing import DEFAULT_DIGEST, Signing
 from autokmod.errors import CommandFailed, SigningFailed, ToolMissing
-from autokmod.model import Signature
+from autokmod.model import Reason, Signature
 from autokmod.observe.keys import SigningKey
 from autokmod.observe.signature import MARKER, PKCS7, TRAILER, read_signature
 from autokmod.observe.tools import install_hint
@@ -59,6 +59,17 @@ def open_signer(paths: Paths, signing: Signing | None) -> Iterator[Seal]:
         cert = place / "cert.pem"
         cert.write_bytes(key.certificate.pem)
         yield lambda data: _sign(place, key, cert, digest, data)
+
+
+def try_key(paths: Paths, key: SigningKey) -> Reason | None:
+    """What is wrong with it, found out by signing something. Raises OSError."""
+    shown = paths.inside(key.key)
+    try:
+        with open_signer(paths, Signing(key, key.signed_by(DEFAULT_DIGEST))) as seal:
+            seal(b"nothing that matters")
+    except SigningFailed as exc:
+        return Reason("key-unusable", f"the signing key {shown} cannot be used: {exc.why}", hint=exc.hint)
+    return None
 
 
 def _sign(place: Path, key: SigningKey, cert: Path, digest: str, data: bytes) -> bytes:

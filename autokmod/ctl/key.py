@@ -20,6 +20,7 @@ from autokmod.ctl.view import NOT_READY, OK, output_of, paths_of
 from autokmod.decide.signing import Signing, choose_key, decide_signing, find_enforcement
 from autokmod.decide.trust import ENROLL, find_distrust
 from autokmod.errors import KeyProblem, NotAuthorized, UsageError
+from autokmod.jobs.signing import TriedKeys
 from autokmod.jobs.spool import ALL, Spool
 from autokmod.jsonvalue import to_json
 from autokmod.model import KernelState, Reason, Verb
@@ -95,7 +96,7 @@ class KeyView:
 def run_key_status(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     config, firmware = load_config(paths), read_firmware(paths)
-    keys = find_keys(paths, config.sign)
+    keys = _find(paths, config)
     chosen = choose_key(keys, firmware) if config.sign.mode != "never" else None
     views = [KeyView(k, k is chosen, enrolment(k, firmware)) for k in keys]
     kernels = list(_kernels(paths, config, keys, firmware))
@@ -225,7 +226,7 @@ def _remarks(kernel: KernelView, style: Style) -> Iterator[str]:
 def run_key_create(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     _only_root(paths, "make a signing key")
-    others = [k for k in find_keys(paths, load_config(paths).sign) if k.problem is None]
+    others = [k for k in _find(paths, load_config(paths)) if k.problem is None]
     if others and others[0].origin != "autokmod":
         why = f"this machine has a signing key already, {paths.inside(others[0].key)}, which is used"
         raise KeyProblem(why, f"to have it trusted: {ENROLL}")
@@ -248,7 +249,7 @@ def run_key_enroll(args: argparse.Namespace) -> int:
     firmware = read_firmware(paths)
     if firmware.secure_boot is SecureBoot.NO_EFI:
         raise KeyProblem("this machine was not started by EFI: it has no list of keys", "nothing needs to be enrolled")
-    key = choose_key(find_keys(paths, load_config(paths).sign), firmware)
+    key = choose_key(_find(paths, load_config(paths)), firmware)
     if key is None or key.certificate is None:
         raise KeyProblem("there is no signing key", "autokmodctl key create makes one")
     state = enrolment(key, firmware)
@@ -267,6 +268,11 @@ def _tell_enrolment(paths: Paths, key: SigningKey, state: str, output: Output) -
         return
     sentence = f"{paths.inside(key.cert)} is enrolled." if state == "enrolled" else REBOOT
     output.lines([sentence])
+
+
+def _find(paths: Paths, config: Config) -> tuple[SigningKey, ...]:
+    """Whoever may write autokmod's state can try them, too."""
+    return TriedKeys().find(paths, config) if os.geteuid() == 0 else find_keys(paths, config.sign)
 
 
 def _only_root(paths: Paths, what: str) -> None:

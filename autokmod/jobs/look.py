@@ -20,7 +20,7 @@ from autokmod.events import Event
 from autokmod.files import set_aside
 from autokmod.jobs.foreign import find_foreign, find_lost_foreign
 from autokmod.jobs.known import Known
-from autokmod.jobs.signing import read_signing
+from autokmod.jobs.signing import TriedKeys, read_signing
 from autokmod.model import (
     Build,
     ForeignBuild,
@@ -51,6 +51,7 @@ class Looker:
         self.paths, self.config = paths, config
         self._contents: dict[str, tuple[ModuleFacts, ...]] = {}
         self._known = Known(paths, config)
+        self._tried_keys = TriedKeys()
 
     def look(self, krel: str) -> Facts:
         """Raises UnknownKernel; OSError where the state directories cannot be read."""
@@ -66,7 +67,7 @@ class Looker:
         wanted = set(source_keys.values())
         records = self.records().values()
         foreign = self._foreign_builds(packages, recipes, records)
-        signing = read_signing(self.paths, self.config, krel, abi.config)
+        signing = read_signing(self.paths, self.config, krel, abi.config, self._tried_keys)
         return Facts(
             kernel,
             abi,

@@ -27,7 +27,7 @@ from autokmod.paths import Paths
 from tests.conftest import COMPLETE, MakeRoot
 from tests.corpus import Corpus
 from tests.realroot import RealRoot
-from tests.unit.test_sign import MODULE, check_by_openssl, new_pair, sign
+from tests.unit.test_sign import MODULE, check_by_openssl, new_pair, password, sign
 from tests.vm.matrix import newest_series
 
 pytestmark = pytest.mark.root
@@ -172,7 +172,7 @@ def test_a_kernel_that_loads_only_signed_modules(real_root: MakeRoot, corpus: Co
     key.write_text("garbage")
     (site.paths.modulesd(krel) / placed.files[0].path).unlink()
     failed = site.reconcile(krel)
-    assert (failed.failed, failed.reasons[0].kind, failed.files) == (True, "signing-failed", ())
+    assert (failed.kind, failed.reasons[0].kind, failed.files) == (DecisionKind.BLOCKED, "key-unusable", ())
     assert not site.paths.own_dir(krel, "hello").exists(), "better none than one without a signature"
     site.config = replace(site.config, sign=SignConfig(mode="never"))
     assert site.reconcile(krel).reasons[0].kind == "signing-off"
@@ -189,6 +189,31 @@ def test_what_stood_unsigned_when_enforcement_came(real_root: MakeRoot, corpus: 
     assert site.status(krel).readiness is Readiness.DEGRADED
     create_key(site.paths, "here")
     assert site.is_signed(krel, site.reconcile(krel))
+
+
+def test_a_key_behind_a_password_is_left_alone(real_root: MakeRoot, corpus: Corpus) -> None:
+    """As Debian's wiki makes one: who never asked for signatures gets modules as before."""
+    krel = corpus.trio.first
+    site = Site(real_root(kernels=(krel,)))
+    key, cert = new_pair(site.paths)
+    password(key, cert)
+    shim = site.paths.at("var/lib/shim-signed/mok")
+    shim.mkdir(parents=True)
+    key.rename(shim / "MOK.priv")
+    cert.rename(shim / "MOK.der")
+    site.paths.keys.rmdir()
+    placed = site.reconcile(krel)
+    assert (placed.verified, placed.signed_by) == (True, None)
+    create_key(site.paths, "here")
+    after = site.reconcile(krel)
+    assert after.signed_by is not None
+    assert after.signed_by.origin == "autokmod"
+    site.config = replace(
+        site.config, sign=SignConfig(key="/var/lib/shim-signed/mok/MOK.priv", cert="/var/lib/shim-signed/mok/MOK.der")
+    )
+    asked = site.reconcile(krel)
+    assert (asked.kind, asked.reasons[0].kind) == (DecisionKind.BLOCKED, "key-unusable")
+    assert "password" in asked.reasons[0].text
 
 
 def test_signed_first_and_compressed_then(real_root: MakeRoot, corpus: Corpus) -> None:

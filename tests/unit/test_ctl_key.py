@@ -20,7 +20,7 @@ from autokmod.paths import Paths
 from tests.realroot import let_others_in
 from tests.unit.handmade import add_kernel
 from tests.unit.test_ctl import NOBODY, ctl
-from tests.unit.test_sign import new_pair, openssl
+from tests.unit.test_sign import new_pair, openssl, password
 
 KREL = "6.1.0-1-amd64"
 FORCE = 'CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_FORCE=y\nCONFIG_MODULE_SIG_HASH="sha512"\n'
@@ -152,6 +152,19 @@ def test_a_broken_key_is_shown_with_what_is_wrong(paths: Paths) -> None:
     (shown,) = status(paths)["keys"]
     assert (shown["used"], shown["problem"]["kind"]) == (False, "key-unreadable")
     assert "not an X.509 certificate" in ctl(paths, "key").stdout
+
+
+def test_a_key_that_is_of_no_use_does_not_keep_from_making_one(paths: Paths) -> None:
+    key, cert = new_pair(paths)
+    password(key, cert)
+    for source, target in ((key, "var/lib/dkms/mok.key"), (cert, "var/lib/dkms/mok.pub")):
+        paths.at(target).parent.mkdir(parents=True, exist_ok=True)
+        source.rename(paths.at(target))
+    paths.keys.rmdir()
+    (shown,) = status(paths)["keys"]
+    assert (shown["used"], shown["problem"]["kind"]) == (False, "key-unusable")
+    assert ctl(paths, "key", "create").returncode == 0
+    assert [k["used"] for k in status(paths)["keys"]] == [False, True]
 
 
 def test_signed_but_no_kernel_will_know_the_key(paths: Paths) -> None:
