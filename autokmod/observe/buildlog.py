@@ -54,16 +54,22 @@ _WORTH = re.compile(
     r"Killed|emory|unavailable|find file to patch|ld\b.*: |autokmod: "
 )
 _MAKE = (re.compile(r"(?P<text>make(?:\[\d+\])?: \*\*\* .+)"),)
+STEP = "\n==> "  # before each step of a build
 _NOISE = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory|==> ")
 
 
 def find_errors(log: str, shorten: Sequence[str] = ()) -> tuple[BuildError, ...]:
-    """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it."""
-    lines = [_clean(line) for line in log.splitlines() if _WORTH.search(line)]
+    """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it.
+
+    What failed is the last step. A configure script before it may have shown what the compiler said of its trials.
+    """
+    parts = dict.fromkeys((log.rpartition(STEP)[2], log))
+    lines = [[_clean(line) for line in part.splitlines() if _WORTH.search(line)] for part in parts]
     for patterns in ((_COMPILER, *_CLEAR), _VAGUE, _LOOSE, _MAKE):
-        found = tuple(_first(_matching(lines, patterns), shorten))
-        if found:
-            return found
+        for part in lines:
+            found = tuple(_first(_matching(part, patterns), shorten))
+            if found:
+                return found
     last = [text for line in log[-LAST:].splitlines() if (text := _clean(line)) and not _NOISE.match(text)]
     return tuple(BuildError("", 0, text[:MAX_TEXT]) for text in last[-3:]) or (NOTHING_SAID,)
 
