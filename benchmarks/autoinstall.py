@@ -27,9 +27,10 @@ from autokmod.act.buildscript import make_command
 from autokmod.act.store import list_builds
 from autokmod.config import Config
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import kernel_arch, read_recipe
+from autokmod.observe.dkmsconf import kernel_arch
 from autokmod.observe.dkmseval import dkms_variables
 from autokmod.observe.kernels import read_kernel
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.records import read_record
 from autokmod.observe.sources import find_packages
 from autokmod.observe.toolchain import exported, read_toolchain
@@ -255,7 +256,7 @@ def write_scripts(job: Job, root: realroot.RealRoot) -> tuple[str, ...]:
 
 
 def script_of(variables: Mapping[str, str], exports: Mapping[str, str], pre_build: str, make: str) -> str:
-    lines = [f"{k}={shlex.quote(v)}" for k, v in (variables | exports).items()]
+    lines = [f"{k}={shlex.quote(v)}" for k, v in {**variables, **exports}.items()]
     lines += [f"export {' '.join(exports)}", 'cd "$build" || exit']
     lines += [f"(eval {shlex.quote('./' + pre_build)}) || exit"] if pre_build else []
     return "\n".join([*lines, f"eval {shlex.quote(make)}", ""])

@@ -35,9 +35,9 @@ from autokmod.jobs.engine import Engine
 from autokmod.jobs.look import Looker
 from autokmod.model import Build, BuiltModule
 from autokmod.observe.abi import read_abi
-from autokmod.observe.dkmsconf import read_recipe
 from autokmod.observe.kernels import read_kernel
 from autokmod.observe.ko import parse_module
+from autokmod.observe.recipe import read_recipe
 from autokmod.observe.sources import find_packages
 from autokmod.observe.toolchain import read_toolchain
 from autokmod.paths import Paths
