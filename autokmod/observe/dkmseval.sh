@@ -52,26 +52,31 @@ for _autokmod_conf in "${_autokmod_confs[@]}"; do
 done
 _autokmod_arch=$arch
 readonly _autokmod_arch
-for _autokmod_conf in "${_autokmod_confs[@]}"; do
-    _autokmod_put CONF 0 "$_autokmod_conf"
-    . "$_autokmod_conf"
-done
 
-# From here on the shell is no longer the confs': in POSIX mode `unset` and `set` are found before functions.
-POSIXLY_CORRECT=1
-unset -f builtin printf eval declare local readonly return case
-set +eufnvx
-unset IFS
-_autokmod_values \
-    PACKAGE_NAME PACKAGE_VERSION AUTOINSTALL NO_WEAK_MODULES OBSOLETE_BY \
-    BUILT_MODULE_NAME BUILT_MODULE_LOCATION DEST_MODULE_NAME DEST_MODULE_LOCATION STRIP \
-    MAKE MAKE_MATCH PATCH PATCH_MATCH BUILD_DEPENDS BUILD_DEPENDS_REBUILD \
-    BUILD_EXCLUSIVE_KERNEL BUILD_EXCLUSIVE_KERNEL_MIN BUILD_EXCLUSIVE_KERNEL_MAX BUILD_EXCLUSIVE_ARCH \
-    BUILD_EXCLUSIVE_CONFIG PRE_BUILD POST_BUILD POST_ADD PRE_INSTALL POST_INSTALL POST_REMOVE \
-    REMAKE_INITRD MODULES_CONF MODULES_CONF_OBSOLETES MODULES_CONF_ALIAS_TYPE MODULES_CONF_OBSOLETE_ONLY
-_autokmod_matches MAKE_MATCH "$_autokmod_krel"
-_autokmod_matches PATCH_MATCH "$_autokmod_krel"
-_autokmod_matches BUILD_EXCLUSIVE_KERNEL "$_autokmod_krel"
-_autokmod_matches BUILD_EXCLUSIVE_ARCH "$_autokmod_arch"
-_autokmod_put END 0 ""
-exit 0
+# In a function, as DKMS does: confs use `local`. What they declare is then to be looked at from within.
+_autokmod_read() {
+    for _autokmod_conf in "${_autokmod_confs[@]}"; do
+        _autokmod_put CONF 0 "$_autokmod_conf"
+        . "$_autokmod_conf"
+    done
+
+    # From here on the shell is no longer the confs': in POSIX mode `unset` and `set` are found before functions.
+    POSIXLY_CORRECT=1
+    unset -f builtin printf eval declare local readonly return case
+    set +eufnvx
+    unset IFS
+    _autokmod_values \
+        PACKAGE_NAME PACKAGE_VERSION AUTOINSTALL NO_WEAK_MODULES OBSOLETE_BY \
+        BUILT_MODULE_NAME BUILT_MODULE_LOCATION DEST_MODULE_NAME DEST_MODULE_LOCATION STRIP \
+        MAKE MAKE_MATCH PATCH PATCH_MATCH BUILD_DEPENDS BUILD_DEPENDS_REBUILD \
+        BUILD_EXCLUSIVE_KERNEL BUILD_EXCLUSIVE_KERNEL_MIN BUILD_EXCLUSIVE_KERNEL_MAX BUILD_EXCLUSIVE_ARCH \
+        BUILD_EXCLUSIVE_CONFIG PRE_BUILD POST_BUILD POST_ADD PRE_INSTALL POST_INSTALL POST_REMOVE \
+        REMAKE_INITRD MODULES_CONF MODULES_CONF_OBSOLETES MODULES_CONF_ALIAS_TYPE MODULES_CONF_OBSOLETE_ONLY
+    _autokmod_matches MAKE_MATCH "$_autokmod_krel"
+    _autokmod_matches PATCH_MATCH "$_autokmod_krel"
+    _autokmod_matches BUILD_EXCLUSIVE_KERNEL "$_autokmod_krel"
+    _autokmod_matches BUILD_EXCLUSIVE_ARCH "$_autokmod_arch"
+    _autokmod_put END 0 ""
+    exit 0
+}
+_autokmod_read

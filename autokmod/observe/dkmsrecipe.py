@@ -45,7 +45,9 @@ def make_recipe(package: Package, kernel: KernelFacts, raw: RawConf) -> Recipe:
     excluded = {i: reason for i in range(len(all_modules)) if (reason := exclusion(conf, kernel, i)) is not None}
     everywhere = excluded.get(0)
     kept = tuple(m for i, m in enumerate(all_modules) if i not in excluded)
-    if everywhere is None and not kept:
+    if not all_modules:
+        everywhere = Reason("excluded-modules", f"the recipe names no module for kernel {kernel.krel}")
+    elif everywhere is None and not kept:
         everywhere = excluded[max(excluded)]
     return Recipe(
         name=package.name,
@@ -79,8 +81,6 @@ def _check_text(conf: Conf) -> None:
 
 def _modules(conf: Conf) -> tuple[RecipeModule, ...]:
     count = max((max(conf.array(name), default=-1) + 1 for name in MODULE_ARRAYS), default=0)
-    if count == 0:
-        raise conf.error("BUILT_MODULE_NAME", "is missing: the conf names no module")
     if count > MAX_MODULES:
         raise conf.error("BUILT_MODULE_NAME", f"names {count} modules, more than {MAX_MODULES}")
     modules = tuple(_module(conf, index, count) for index in range(count))
@@ -186,6 +186,9 @@ def _warnings(
     if said != named:
         text = f"the directory is named {named}, but its dkms.conf says {said}: the directory's name counts"
         yield Reason("package-name-differs", text, hint="rename the directory")
+    if not modules:
+        text = "BUILT_MODULE_NAME is missing: the conf names no module"
+        yield Reason("no-modules", text, hint="that may be meant where the kernel has the driver itself")
     for name in (*DEPRECATED, "OBSOLETE_BY"):
         if any(conf.array(name).values()):
             yield Reason("deprecated", f"{name} is deprecated" + (" and ignored" if name in DEPRECATED else ""))

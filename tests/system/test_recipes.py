@@ -142,6 +142,8 @@ def test_dkms_s_variables_are_set(confs: Confs) -> None:
         ("printf() { :; }; builtin() { :; }; echo() { :; }; unset() { :; }; MAKE=masked", "masked"),
         ("exit() { :; }; return() { :; }; trap 'echo trapped' EXIT DEBUG; MAKE=trapped", "trapped"),
         ("IFS=0123456789; MAKE=a1b2", "a1b2"),
+        ("local i=0 j=1; MAKE=local$i$j", "local01"),
+        ("declare -a MAKE=(declared); declare BUILT_MODULE_NAME=foo", "declared"),
         ("shopt -s nullglob failglob; set -f; MAKE='*.c'", "*.c"),
         ("set -- a b c; shift 2; MAKE=shifted", "shifted"),
         ("exec >/dev/null 2>&1 <&-; MAKE=closed", "closed"),

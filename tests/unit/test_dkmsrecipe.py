@@ -197,9 +197,13 @@ def test_mandatory_keys(key: str) -> None:
     assert caught.value.why == "is missing"
 
 
-def test_no_module_at_all() -> None:
-    with pytest.raises(RecipeError, match="names no module"):
-        recipe({"PACKAGE_NAME": "foo", "PACKAGE_VERSION": "1.0"})
+def test_no_module_at_all_is_worth_a_warning() -> None:
+    """DKMS says no more either: confs leave modules out that the kernel has itself."""
+    made = recipe({"PACKAGE_NAME": "foo", "PACKAGE_VERSION": "1.0"})
+    assert made.modules == ()
+    assert made.excluded is not None
+    assert made.excluded.kind == "excluded-modules"
+    assert [w.kind for w in made.warnings] == ["no-modules"]
 
 
 @pytest.mark.parametrize(
