@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from autokmod.ctl.explain import find_placement
 from autokmod.ctl.render import clean, table
 from autokmod.ctl.status import NO_PACKAGES
 from autokmod.ctl.view import FAILED, OK, output_of, paths_of
-from autokmod.model import Placement
+from autokmod.jobs.logs import NoLog, read_log
 from autokmod.observe.machine import find_sources
-from autokmod.paths import Paths
 
 
 def add_parser(sub: Any) -> None:
@@ -47,14 +45,10 @@ def run_list_packages(args: argparse.Namespace) -> int:
 def run_logs(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     placement = find_placement(paths, args.package, args.krel)
-    path = log_path(paths, placement) if placement else None
-    if placement is None or path is None:
-        output.note(f"{args.package} was never built for {args.krel}: there is no log")
-        return FAILED
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        output.note(f"the log {path} is not there any more")
+        path, text = read_log(paths, args.package, args.krel, placement)
+    except NoLog as exc:
+        output.note(str(exc))
         return FAILED
     if output.json != "off":
         output.data({"path": str(path), "lines": text.splitlines()})
@@ -62,9 +56,3 @@ def run_logs(args: argparse.Namespace) -> int:
         lines = text.splitlines()
         output.lines([clean(line.expandtabs()) for line in lines] if sys.stdout.isatty() else lines)
     return OK
-
-
-def log_path(paths: Paths, placement: Placement) -> Path | None:
-    """By its key: a record made from outside, with another root, names paths of that time."""
-    key = Path(placement.log).parent.name if placement.log else placement.key
-    return paths.builds / key / "build.log" if key and (placement.log or placement.files) else None

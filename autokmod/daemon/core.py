@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
@@ -15,11 +16,13 @@ from autokmod.daemon.settle import wait_s
 from autokmod.errors import UnknownKernel, UnknownPackage
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
+from autokmod.jobs.logs import read_log
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.queue import Change, Queue
 from autokmod.jobs.reconcile import Publishing
+from autokmod.jobs.verify import verify_kernel
 from autokmod.jobs.worker import Worker
-from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Verb
+from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Reason, Verb
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
 from autokmod.observe.machine import find_sources
 from autokmod.observe.sources import find_packages, list_sources
@@ -70,6 +73,15 @@ class Core:
                     raise UnknownPackage(package)
                 return found
         raise UnknownKernel(krel)
+
+    def log(self, package: str, krel: str) -> tuple[Path, str]:
+        """Raises UnknownKernel, UnknownPackage, NoLog."""
+        return read_log(self.paths, package, krel, self.explain(package, krel))
+
+    def verify(self, krels: Sequence[str]) -> dict[str, tuple[int, tuple[Reason, ...]]]:
+        """How many files each kernel has, and what is wrong with them; none named: all. Raises UnknownKernel."""
+        known = [read_kernel(self.paths, k).krel for k in krels] or [k.krel for k in find_kernels(self.paths)]
+        return {krel: verify_kernel(self.paths, krel) for krel in known}
 
     # ---- changing --------------------------------------------------------------------------------
 

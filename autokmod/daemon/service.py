@@ -19,6 +19,7 @@ from autokmod.jsonvalue import to_json
 from autokmod.model import Reason
 
 XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")
+LONGEST_LOG = 1 << 20  # characters; compilers complain last of what ended them
 ENDED = "ended"  # the state of a job that is not in the queue any more
 
 Record = dict[str, Any]
@@ -74,6 +75,16 @@ class Manager:
         hint = f"autokmodctl reconcile {krel}"
         reason = Reason("not-examined", "it was not examined for this kernel yet", hint=hint)
         return record({"package": package, "reasons": [to_json(reason)]})
+
+    @threaded
+    def ReadLog(self, package: str, krel: str) -> tuple[str, str]:
+        path, text = self._core.log(package, krel)
+        return str(path), text[-LONGEST_LOG:].replace("\0", "?")
+
+    @threaded
+    def Verify(self, krels: list[str]) -> list[Record]:
+        found = self._core.verify(krels).items()
+        return [record({"krel": k, "files": count, "problems": to_json(problems)}) for k, (count, problems) in found]
 
     @changes(Action.RECONCILE)
     def Reconcile(self, krels: list[str], force: bool) -> list[int]:  # noqa: FBT001
