@@ -19,7 +19,10 @@ NOTHING_SAID = BuildError("", 0, "it failed without printing anything")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LAST = 20_000  # characters at the end, for want of anything better
 LONGEST = 2000  # characters of a line that are looked at: matching takes its square
-_COMPILER = re.compile(r"(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? (?:fatal error|error|Error): (?P<text>.+)")
+# Not behind a comment's sign: so scripts show what the compiler said of what they only tried.
+_COMPILER = re.compile(
+    r"(?!(?://|#)\s)(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? (?:fatal error|error|Error): (?P<text>.+)"
+)
 _CLEAR = (
     re.compile(r"(?P<text>(?:ERROR|FATAL): modpost: .+)"),
     re.compile(r'(?P<text>ERROR: "\S+" \[\S+\] undefined!)'),  # modpost before 5.8
@@ -54,22 +57,16 @@ _WORTH = re.compile(
     r"Killed|emory|unavailable|find file to patch|ld\b.*: |autokmod: "
 )
 _MAKE = (re.compile(r"(?P<text>make(?:\[\d+\])?: \*\*\* .+)"),)
-STEP = "\n==> "  # before each step of a build
 _NOISE = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory|==> ")
 
 
 def find_errors(log: str, shorten: Sequence[str] = ()) -> tuple[BuildError, ...]:
-    """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it.
-
-    What failed is the last step. A configure script before it may have shown what the compiler said of its trials.
-    """
-    parts = dict.fromkeys((log.rpartition(STEP)[2], log))
-    lines = [[_clean(line) for line in part.splitlines() if _WORTH.search(line)] for part in parts]
+    """At least one. Paths that begin with one of `shorten` (the build directory's names) are given without it."""
+    lines = [_clean(line) for line in log.splitlines() if _WORTH.search(line)]
     for patterns in ((_COMPILER, *_CLEAR), _VAGUE, _LOOSE, _MAKE):
-        for part in lines:
-            found = tuple(_first(_matching(part, patterns), shorten))
-            if found:
-                return found
+        found = tuple(_first(_matching(lines, patterns), shorten))
+        if found:
+            return found
     last = [text for line in log[-LAST:].splitlines() if (text := _clean(line)) and not _NOISE.match(text)]
     return tuple(BuildError("", 0, text[:MAX_TEXT]) for text in last[-3:]) or (NOTHING_SAID,)
 
