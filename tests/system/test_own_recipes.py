@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from autokmod.observe.toolchain import read_toolchain
 from autokmod.run import Cancel
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
-from tests.mainjob import check_built, check_linked, ctl, oneshot
+from tests.mainjob import becomes_ready, check_built, check_linked, ctl, daemon, oneshot, placement, wait_until
 from tests.realroot import RealRoot
 from tests.vm.matrix import newest_series
 
@@ -370,6 +371,28 @@ def test_the_administrator_s_patches_are_part_of_the_key(workshop: Workshop, kre
     assert workshop.package("plain").digest == digests[-1], "who it is required by changes no byte of it"
 
 
+def applies(root: RealRoot, krel: str, wanted: list[str]) -> bool:
+    return bool(ctl(root, "explain", "plain", krel)["applied"] == wanted)
+
+
+def test_the_daemon_sees_what_the_administrator_changes(workshop: Workshop, krel: str, tmp_path: Path) -> None:
+    """Nobody asks for it: a patch that appears, a define, a patch that goes."""
+    root, mine, log = workshop.root, workshop, tmp_path / "log"
+    plain(root, value="zero\n")
+    with daemon(root, log):
+        becomes_ready(root, krel, log)
+        steps: list[tuple[Callable[[], object], list[str]]] = [
+            (lambda: mine.add_patch("plain", "1.patch", patch("value", "zero", "one")), ["patch 1.patch"]),
+            (lambda: mine.administer("plain", '[[define]]\nname = "X"\n'), ["patch 1.patch", "-DX"]),
+            ((root.paths.packages_d / "plain/patches/1.patch").unlink, ["-DX"]),
+        ]
+        for step, applied in steps:
+            step()
+            wanted = [f"the administrator's {what}" for what in applied]
+            wait_until(partial(applies, root, krel, wanted), log)
+            becomes_ready(root, krel, log)
+
+
 FAILING = {
     "hunk": (patch("value", "other", "new"), "value: Hunk #1 FAILED at 1"),
     "file": (patch("gone", "a", "b"), "there is no file b/gone"),
@@ -401,6 +424,16 @@ def test_without_symvers_a_condition_on_symbols_is_an_error(workshop: Workshop, 
     (workshop.paths.resolve(workshop.paths.modulesd(krel) / "build") / "Module.symvers").write_bytes(b"\0garbage")
     with pytest.raises(FactMissing, match=r"autokmod.toml:8: define\[0\].when: nobody can tell .* cannot be read"):
         workshop.recipe("plain", krel)
+
+
+def test_a_condition_that_nobody_can_judge_blocks_the_package(workshop: Workshop, krel: str) -> None:
+    plain(workshop.root, BY_SYMBOL)
+    (workshop.paths.resolve(workshop.paths.modulesd(krel) / "build") / "Module.symvers").write_bytes(b"\0garbage")
+    oneshot(workshop.root, expect=1)
+    found = placement(workshop.root, krel, "plain")
+    assert found["kind"] == "blocked"
+    assert found["reasons"][0]["kind"] == "condition-unknown"
+    assert "autokmod.toml:8: define[0].when" in found["reasons"][0]["text"]
 
 
 def test_without_headers_nothing_is_guessed_nor_wrong(workshop: Workshop, krel: str) -> None:
