@@ -21,9 +21,7 @@ from autokmod.paths import OWN, Paths
 from autokmod.versions import sort_key
 
 
-def linked_packages(
-    records: Iterable[KernelRecord], owner: str, *, to_ours: bool = False
-) -> dict[str, list[str]]:
+def linked_packages(records: Iterable[KernelRecord], owner: str, *, to_ours: bool = False) -> dict[str, list[str]]:
     """Package → krels whose links lead into `owner`, newest first. `to_ours`: only to files that autokmod put there."""
     found: dict[str, list[str]] = {}
     for record in records:
@@ -74,9 +72,7 @@ def _promote_package(
     return changed
 
 
-def _let_go(
-    paths: Paths, records: Mapping[str, KernelRecord], package: str, why: str
-) -> dict[str, KernelRecord]:
+def _let_go(paths: Paths, records: Mapping[str, KernelRecord], package: str, why: str) -> dict[str, KernelRecord]:
     """Another owner's files go, whatever we could not do: no link may be left to lead nowhere."""
     changed = {}
     for krel, record in records.items():
@@ -97,9 +93,7 @@ def _inherit(paths: Paths, placement: Placement, heir: str, owner: str) -> Place
     files = tuple(_take_over(paths, heir, file, directory) for file in placement.files)
     remove_others(paths, heir, placement.package, files)
     why = Reason("promoted", f"taken over from {owner}, where it was linked to, before it went there")
-    return replace(
-        placement, kind=DecisionKind.KEEP, reasons=(why,), link_from=None, files=files, verified=False
-    )
+    return replace(placement, kind=DecisionKind.KEEP, reasons=(why,), link_from=None, files=files, verified=False)
 
 
 def _take_over(paths: Paths, heir: str, file: PlacedFile, directory: Path) -> PlacedFile:
@@ -115,9 +109,7 @@ def _take_over(paths: Paths, heir: str, file: PlacedFile, directory: Path) -> Pl
     raise PlacementFailed(heir, f"{file.path} cannot be taken over: what it links to is gone or was changed")
 
 
-def _point_to(
-    paths: Paths, placement: Placement, krel: str, heir: str, files: tuple[PlacedFile, ...]
-) -> Placement:
+def _point_to(paths: Paths, placement: Placement, krel: str, heir: str, files: tuple[PlacedFile, ...]) -> Placement:
     links = place_links(paths, krel, placement.package, heir, files)
     why = Reason("compatible-build", f"linked to {heir}, which took the files over")
     return replace(placement, kind=DecisionKind.LINK, reasons=(why,), link_from=heir, files=links, verified=False)
