@@ -170,6 +170,29 @@ def interact(argv: Sequence[str]) -> int:
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
 
+@contextlib.contextmanager
+def beside(argv: Sequence[str]) -> Iterator[None]:
+    """A program on this terminal as long as this lasts. `{fd}` in argv is the descriptor to close when it is ready.
+
+    Nothing happens where it cannot be started.
+    """
+    known, tell = os.pipe()
+    try:
+        found = [find_tool(argv[0]), *(arg.replace("{fd}", str(tell)) for arg in argv[1:])]
+        proc = subprocess.Popen(found, pass_fds=(tell,))
+    except (ToolMissing, PermissionError):
+        proc = None
+    os.close(tell)
+    os.read(known, 1)  # returns when everybody has closed the other end
+    os.close(known)
+    try:
+        yield
+    finally:
+        if proc is not None:
+            proc.terminate()
+            proc.wait()
+
+
 def kill_group(proc: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(proc.pid, signal.SIGKILL)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gi.repository import Gio, GLib
 
 from autokmod import errors
 from autokmod.errors import AutokmodError, DaemonUnavailable
+from autokmod.run import beside
 
 NAME = "io.github.autokmod.AutoKmod1"
 PATH = "/io/github/autokmod/AutoKmod1"
@@ -61,7 +65,7 @@ def _exit_code(name: str) -> int:
 
 def reconcile(krels: list[str], *, force: bool) -> list[int]:
     """The jobs' numbers. Raises DaemonUnavailable, Refused, RemoteError, as all calls here."""
-    (ids,) = _call("Reconcile", GLib.Variant("(asb)", (krels, force)), "(au)", CHANGE, PERSON_MS)
+    (ids,) = _change("Reconcile", GLib.Variant("(asb)", (krels, force)), "(au)")
     return list(ids)
 
 
@@ -76,11 +80,11 @@ def get_job(number: int) -> dict[str, Any]:
 
 
 def cancel_job(number: int) -> None:
-    _call("CancelJob", GLib.Variant("(u)", (number,)), None, CHANGE, PERSON_MS)
+    _change("CancelJob", GLib.Variant("(u)", (number,)), None)
 
 
 def collect_garbage() -> dict[str, Any]:
-    (found,) = _call("CollectGarbage", GLib.Variant("(b)", (False,)), "(a{sv})", CHANGE, PERSON_MS)
+    (found,) = _change("CollectGarbage", GLib.Variant("(b)", (False,)), "(a{sv})")
     return dict(found)
 
 
@@ -111,6 +115,18 @@ class Endings:
 
     def _ended(self, number: int, name: str, _result: str) -> None:
         self.seen[name] = number
+
+
+def _password_agent() -> AbstractContextManager[None]:
+    """polkit's own: who typed the command at this terminal is asked for the password there."""
+    if os.geteuid() == 0 or not sys.stdin.isatty():
+        return nullcontext()
+    return beside(("pkttyagent", "--process", str(os.getpid()), "--notify-fd", "{fd}"))
+
+
+def _change(method: str, arguments: Any, reply: str | None) -> Any:
+    with _password_agent():
+        return _call(method, arguments, reply, CHANGE, PERSON_MS)
 
 
 def _call(method: str, arguments: Any, reply: str | None, flags: Any, timeout_ms: int) -> Any:

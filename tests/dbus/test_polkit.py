@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
+import sys
 
 import pytest
 
@@ -116,3 +118,22 @@ def test_a_person_is_asked_and_the_loop_goes_on(machine: Machine) -> None:
             assert machine.call("Reconcile", "0", "false")
         _, said = asker.communicate(timeout=LIMIT_S)
         assert "not permitted to queue work" in said
+
+
+def test_autokmodctl_brings_an_agent_to_a_terminal(machine: Machine) -> None:
+    """Asked for a password, the person thinks better of it."""
+    add_kernel(machine.paths, A)
+    argv = [*NOBODY, sys.executable, "-m", "autokmod.ctl.main", "--root", str(machine.paths.root), "reconcile", A]
+    with running_polkitd(machine), machine.daemon():
+        machine.settled(A)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvpe(argv[0], argv, machine.env())
+        said = ""
+        while "Password:" not in said:
+            said += os.read(terminal, 4096).decode()
+        assert "Authentication is required to build and place kernel modules" in said
+        os.write(terminal, b"\x03")
+        _, ended = os.waitpid(pid, 0)
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(ended) in (1, 130)
