@@ -61,11 +61,11 @@ def _mend(paths: Paths, config: Config, krel: str, limit_s: float) -> KernelStat
     screen.say(f"looking at the modules of {krel} ({minutes(limit_s)} at most)")
     with alone(paths), time_limit(limit_s) as cancel, closing(Engine(paths, config, time.time)) as engine:
         result = Bounded(engine, Spool(paths), cancel, screen).do(Job(Verb.RECONCILE, krel, WHY, time.time()))
-    done = _status(paths, config, krel)
     if result.result == "cancelled":
         screen.say(f"{krel}: the time is up; autokmodd goes on with it")
         Spool(paths).add(Verb.RECONCILE, krel, WHY)
-    elif done is not None:
+    done = _status(paths, config, krel)
+    if result.result != "cancelled" and done is not None:
         screen.say(f"{krel} is {done.readiness}")
     return done
 

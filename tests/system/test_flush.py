@@ -161,6 +161,7 @@ def test_when_the_time_is_up(root: RealRoot, corpus: Corpus, how: str) -> None:
     assert queued(root.paths) == [f"reconcile-{krel}"]
     assert builders() == []
     mend(root)
+    configure(root.paths, "[daemon]\nsettle_s = 0\n")
     assert run(root.paths, "--flush")[0] == 0
     assert queued(root.paths) == []
 
