@@ -5,6 +5,7 @@ The text is one that tomllib has read, so that nothing is checked here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ _BARE = re.compile(r"[^,\]}\n#]*")
 def key_lines(text: str) -> Mapping[Key, int]:
     """From every key, table and item of a list to its line, counted from 1."""
     scanner = _Scanner(text)
-    scanner.scan()
+    with contextlib.suppress(RecursionError):  # lists in lists without end: what is found by then is enough
+        scanner.scan()
     return scanner.lines
 
 

@@ -46,6 +46,7 @@ def seed(corpus: Corpus, directory: Path) -> None:
         "depmod_conf": [*confs, *(c.encode() for c in CONFS)],
         "config": [f.read_bytes()[:4096] for f in configs[:4]],
         "stablelist": [STABLE.encode()],
+        "recipe": [f.read_bytes() for f in sorted((CHECKOUT / "tests/data").glob("*/autokmod.toml"))],
     }.items():
         write(directory / target, contents)
 

@@ -21,6 +21,9 @@ from autokmod.observe.modtree import DepmodConfig, picked
 from autokmod.observe.signature import is_signed_data, read_signature
 from autokmod.observe.stablelist import parse_stablelist
 from autokmod.observe.symvers import parse_symvers
+from autokmod.observe.tomlfile import RecipeFile
+from autokmod.tomllines import key_lines
+from autokmod.tomltable import TomlError, parse_text
 from tests.elfwriter import Exp, Sec, Sym, make_ko, write_elf
 
 KREL = "6.1.0-56-amd64"
@@ -120,6 +123,19 @@ def stablelist(data: bytes) -> None:
         assert all(word.isascii() and " " not in word for word in parse_stablelist(data, "kabi_stablelist"))
 
 
+def recipe(data: bytes) -> None:
+    """An autokmod.toml is a value, or wrong with a sentence; and where each key stands is found in any text."""
+    key_lines(data.decode("utf-8", "replace"))
+    error = None
+    try:
+        parse_text(data).read(RecipeFile)
+    except TomlError as exc:
+        error = exc
+    if error is not None:
+        assert error.why
+        assert error.line or len(error.key) <= 1, f"no line: {error.name}"
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "ko": ko,
     "patched": patched,
@@ -130,4 +146,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "depmod_conf": depmod_conf,
     "config": config,
     "stablelist": stablelist,
+    "recipe": recipe,
 }

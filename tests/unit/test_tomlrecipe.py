@@ -11,6 +11,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autokmod.config import Config, PackageConfig
 from autokmod.errors import FactMissing, RecipeError
@@ -22,6 +24,7 @@ from autokmod.observe.tomlfile import RecipeFile
 from autokmod.paths import Paths
 from autokmod.recipeparts import DefinePart, FlagsPart, PatchPart
 from autokmod.tomltable import hints_of, read_table, table_type
+from tests.fuzz.targets import recipe
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "autokmod/data/autokmod.schema.json").read_text())
 VENDOR = Path(__file__).parents[1] / "data/vendor-blinken/autokmod.toml"
@@ -284,6 +287,24 @@ def test_without_os_release(root: Path) -> None:
 )
 def test_the_compiler_by_what_it_says_of_itself(identity: str, found: tuple[str, str] | None) -> None:
     assert parse_compiler(identity) == found
+
+
+# ---- any text ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2000), st.integers(0, 30), st.text("[]{}=,.\"'#\n\\ abnot\x00", max_size=4)),
+        max_size=4,
+    )
+)
+def test_whatever_stands_in_a_recipe_is_a_value_or_a_sentence(edits: list[tuple[int, int, str]]) -> None:
+    text = ALL
+    for at, length, new in edits:
+        start = at % len(text)
+        text = text[:start] + new + text[start + length :]
+    recipe(text.encode())
 
 
 # ---- the schema ----------------------------------------------------------------------------------

@@ -153,6 +153,8 @@ def test_every_key_that_tomllib_finds_has_a_line() -> None:
     assert every_key(tomllib.loads(DOCUMENT)) <= set(key_lines(DOCUMENT))
 
 
-@pytest.mark.parametrize("text", ["a = [1 2", "= 3", "a = {", "[", "a\n\n]]", '"', "a = ]]", "{{{", "[[a]\nb"])
+@pytest.mark.parametrize(
+    "text", ["a = [1 2", "= 3", "a = {", "[", "a\n\n]]", '"', "a = ]]", "{{{", "[[a]\nb", "a=" + "[" * 9999]
+)
 def test_the_scanner_ends_whatever_it_reads(text: str) -> None:
     key_lines(text)
