@@ -168,6 +168,7 @@ def build_script(recipe: Recipe, krel: str, strip: str) -> str:
 
 def _steps(recipe: Recipe, krel: str, strip: str) -> Iterator[str]:
     yield f"strip={shlex.quote(strip)}"
+    yield from (shlex.join(["say", f"warning: {warning.text}"]) for warning in recipe.warnings)
     yield from (shlex.join(["say", f"applied: {text}"]) for text in recipe.applied)
     yield from (shlex.join(["say", f"not applied: {text}"]) for text in recipe.passed_over)
     yield from (shlex.join(["unpack", a.file, a.directory or ".", str(a.strip)]) for a in recipe.archives)
