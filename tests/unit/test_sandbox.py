@@ -292,6 +292,20 @@ def test_it_starts_here() -> None:
 
 
 @pytest.mark.root
+def test_it_starts_where_others_processes_are_hidden() -> None:
+    """ProtectProc=invisible, which the service has."""
+    script = 'mount -t proc -o hidepid=invisible proc /proc && exec /usr/bin/python3 -c "$CODE"'
+    code = (
+        "from autokmod.sandbox import *\nfrom autokmod.config import BuildConfig\n"
+        "check_sandbox(Paths(Path('/')), Config(build=BuildConfig(user='nobody')))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "CODE": code}
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.root
 def test_it_is_another_user_without_any_capability() -> None:
     out = inside("id -u; grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status").output.split()
     assert out[0] == "65534"
