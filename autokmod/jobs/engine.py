@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -34,6 +35,11 @@ class Engine:
         self.looker = Looker(paths, config)
         self.tokens = TokenPool(config.build.jobs)
         self._keeper = Keeper(paths, config)
+
+    def rest(self) -> None:
+        """Nothing is to be done for a while: what is kept to be quick is given up."""
+        self.looker.rest()
+        gc.collect()  # what jobs left behind in cycles
 
     def close(self) -> None:
         self.tokens.close()

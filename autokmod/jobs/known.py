@@ -46,6 +46,10 @@ class Known:
         self._keys: dict[object, str] = {}
         self._sandbox_starts = False
 
+    def forget_symbols(self) -> None:
+        """Nearly all of the memory that is used here; read again within a tenth of a second."""
+        self._abis, self._modules = StatCache(KERNELS), StatCache(MANY)
+
     def abi(self, kernel: Kernel) -> KernelAbi:
         abi = self._abis.get(kernel)
         if abi is None:

@@ -53,6 +53,10 @@ class Looker:
         self._known = Known(paths, config)
         self._tried_keys = TriedKeys()
 
+    def rest(self) -> None:
+        self._contents = {}
+        self._known.forget_symbols()
+
     def look(self, krel: str) -> Facts:
         """Raises UnknownKernel; OSError where the state directories cannot be read."""
         kernel = read_kernel(self.paths, krel)

@@ -22,6 +22,8 @@ from autokmod.jobs.retry import delay_s
 from autokmod.model import Job, JobResult, Verb
 from autokmod.run import Cancel
 
+REST_S = 30.0  # with nothing to do for so long, the engine may rest
+
 Progress = Callable[[str], None]
 
 log = journal.get()
@@ -31,6 +33,8 @@ class Engine(Protocol):
     """The worker closes the engines that it is given."""
 
     def close(self) -> None: ...
+
+    def rest(self) -> None: ...
 
     def kernels_to_check(self) -> tuple[str, ...]: ...
 
@@ -51,13 +55,15 @@ class Worker(threading.Thread):
         ended: Callable[[], None],
         clock: Callable[[], float] = time.time,
         working: Callable[[Job], AbstractContextManager[None]] = unattended,
+        rest_s: float = REST_S,
     ) -> None:
         super().__init__(name="worker")
         self._queue, self._progress, self._ended, self._clock = queue, progress, ended, clock
         self._engine, self._working = engine, working
         self._next_engine: Engine | None = None
         self._changed = threading.Condition()
-        self._stopping = self._holding = False
+        self._stopping = self._holding = self._has_worked = False
+        self._rest_s = rest_s
         self._running: tuple[int, Cancel] | None = None
 
     # ---- from other threads ----------------------------------------------------------------------
@@ -118,9 +124,18 @@ class Worker(threading.Thread):
                 job, wait_s = (None, None) if self._holding else self._take()
                 if job is not None:
                     self._running = (job.id, Cancel())
+                    self._has_worked = True
                     return job
-                self._changed.wait(wait_s)
+                self._sleep(wait_s)
         return None
+
+    def _sleep(self, wait_s: float | None) -> None:
+        """Until woken, or so long. After work once no longer than REST_S: what then is still idle is at rest."""
+        rests = self._has_worked and (wait_s is None or wait_s > self._rest_s)
+        was_woken = self._changed.wait(self._rest_s if rests else wait_s)
+        if rests and not was_woken:
+            self._engine.rest()
+            self._has_worked = False
 
     def _change_engine(self) -> None:
         if self._next_engine:

@@ -31,6 +31,10 @@ class ToldEngine:
         self.deeds: dict[str, Deed] = {}
         self.seen: list[str] = []
         self.is_closed = False
+        self.rested = threading.Semaphore(0)
+
+    def rest(self) -> None:
+        self.rested.release()
 
     def close(self) -> None:
         self.is_closed = True
@@ -68,6 +72,7 @@ class Bench:
             progress=lambda job, text: self.progress.append(f"{job.id}: {text}"),
             ended=self.ended.set,
             clock=lambda: self.now,
+            rest_s=0.05,
         )
         return self.worker
 
@@ -111,6 +116,17 @@ def raising(exc: Exception) -> Deed:
         raise exc
 
     return deed
+
+
+def test_the_engine_rests_once_after_work(bench: Bench) -> None:
+    bench.worker.start()
+    for krel in ("x", "y"):
+        bench.add(krel)
+        assert bench.engine.rested.acquire(timeout=LIMIT_S)
+        bench.worker.wake()
+    bench.stop()
+    assert bench.engine.seen == ["reconcile-x", "reconcile-y"]
+    assert not bench.engine.rested.acquire(blocking=False)
 
 
 def sleeping(started: threading.Event) -> Deed:
