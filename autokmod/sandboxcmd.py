@@ -12,7 +12,16 @@ EXPENDABLE = f'2>/dev/null echo {OOM_SCORE_ADJ} >/proc/self/oom_score_adj; exec 
 # A PID namespace around the sandbox's own, whose first process is the sandbox's bwrap: when that ends or is killed, the
 # kernel ends all within. The first process inside the sandbox cannot be relied on for it. It has the build's user, so a
 # build may trace it and make it forget that it was to end with its parent.
-HULL = ("bwrap", "--unshare-user", "--unshare-pid", "--as-pid-1", "--die-with-parent", "--dev-bind", "/", "/")
+HULL: tuple[str, ...] = (
+    "bwrap",
+    "--unshare-user",
+    "--unshare-pid",
+    "--as-pid-1",
+    "--die-with-parent",
+    "--dev-bind",
+    "/",
+    "/",
+)
 # The /proc of these processes: where the one outside hides what is others', the bwrap within would find itself nowhere.
 HULL += ("--proc", "/proc", "--")
 
