@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autokmod.observe.image.reader import Reader
 
@@ -26,6 +26,8 @@ class Entry:
     size: int
     link: tuple[int, int, int, int] | None  # archive, device and inode: entries that share it are one file
     content: bytes | None  # of what was wanted, and of symlinks
+    header: bytes = field(default=b"", repr=False, compare=False)  # as it stands there
+    name: bytes = field(default=b"", repr=False, compare=False)  # the same, up to its first zero
 
     @property
     def is_file(self) -> bool:
@@ -39,16 +41,8 @@ class Entry:
 Wanted = Callable[[str], bool]  # path → whether its content is to be kept
 
 
-def read_archives(reader: Reader, wanted: Wanted) -> Iterator[Entry]:
-    """All archives up to the end of the stream. Raises FormatError."""
-    number = 0
-    while reader.skip_zeros():
-        yield from read_archive(reader, wanted, number)
-        number += 1
-
-
-def read_archive(reader: Reader, wanted: Wanted, number: int = 0) -> Iterator[Entry]:
-    """One, up to its trailer. Raises FormatError."""
+def read_archive(reader: Reader, wanted: Wanted, number: int) -> Iterator[Entry]:
+    """One, up to its trailer. `number`: of the archive, in its segment. Raises FormatError."""
     if reader.at % 4:
         raise reader.fail("an archive does not begin at a multiple of four bytes")
     for _ in range(ENTRY_LIMIT):
@@ -60,7 +54,8 @@ def read_archive(reader: Reader, wanted: Wanted, number: int = 0) -> Iterator[En
 
 
 def _read_entry(reader: Reader, wanted: Wanted, number: int) -> Entry | None:
-    summed, fields = _read_header(reader)
+    header = reader.take(HEADER)
+    summed, fields = parse_header(header, reader)
     ino, mode, _, _, nlink, _, size, major, minor, _, _, name_size, check = fields
     if not 0 < name_size <= NAME_LIMIT:
         raise reader.fail(f"a name of {name_size} bytes")
@@ -68,19 +63,18 @@ def _read_entry(reader: Reader, wanted: Wanted, number: int) -> Entry | None:
     reader.skip(-reader.at % 4)
     if not raw.endswith(b"\0"):
         raise reader.fail("a name does not end with a zero")
-    name = raw[:-1].split(b"\0")[0].decode("utf-8", "surrogateescape")
-    path = name.removeprefix("./").lstrip("/")
+    name = raw.split(b"\0", 1)[0]
+    path = name.decode("utf-8", "surrogateescape").removeprefix("./").lstrip("/")
     content = _read_content(reader, size, keep=summed or stat.S_ISLNK(mode) or wanted(path))
     if summed and stat.S_ISREG(mode) and content is not None and sum(content) & 0xFFFFFFFF != check:
         raise reader.fail(f"the checksum of {path} is wrong")
-    if name == TRAILER:
+    if name == TRAILER.encode():
         return None
     link = (number, major, minor, ino) if nlink > 1 and stat.S_ISREG(mode) else None
-    return Entry(path, mode, size, link, content)
+    return Entry(path, mode, size, link, content, header, name)
 
 
-def _read_header(reader: Reader) -> tuple[bool, tuple[int, ...]]:
-    header = reader.take(HEADER)
+def parse_header(header: bytes, reader: Reader) -> tuple[bool, tuple[int, ...]]:
     magic = header[:6]
     if magic not in (MAGIC, MAGIC_SUMMED):
         raise reader.fail(f"no cpio header: {magic!r}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autokmod.errors import FormatError
-from autokmod.observe.image.cpio import MAGIC, MAGIC_SUMMED, Entry, Wanted, read_archive, read_archives
+from autokmod.observe.image.cpio import MAGIC, MAGIC_SUMMED, Entry, Wanted, read_archive
 from autokmod.observe.image.reader import Reader
 from autokmod.observe.image.unpack import UNPACKERS, unpack_plain
 
@@ -27,34 +27,57 @@ class Segment:
     entries: tuple[Entry, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A segment while it is read: all its archives, then finish()."""
+
+    offset: int
+    kind: str
+    reader: Reader
+
+    def archives(self, wanted: Wanted) -> Iterator[Iterator[Entry]]:
+        """Each to be read to its end before the next. Raises FormatError, as they do."""
+        number = 0
+        while number == 0 if self.kind == PLAIN else self.reader.skip_zeros():
+            yield read_archive(self.reader, wanted, number)
+            number += 1
+
+    def finish(self) -> int:
+        """Where it ends in the file. Raises FormatError."""
+        return self.offset + self.reader.at if self.kind == PLAIN else self.reader.finish()
+
+
 def read_segments(data: memoryview, path: str, wanted: Wanted, start: int = 0) -> Iterator[Segment]:
     """From `start` to the end of `data`. Raises FormatError with the offset of the segment that is damaged."""
+    for opened in open_segments(data, path, start):
+        entries = tuple(entry for archive in opened.archives(wanted) for entry in archive)
+        yield Segment(opened.offset, opened.finish(), opened.kind, entries)
+
+
+def open_segments(data: memoryview, path: str, start: int = 0) -> Iterator[Opened]:
+    """Each to be read before the next. Raises FormatError."""
     at = _skip_zeros(data, start)
     while at < len(data):
-        segment = _read_plain(data, path, wanted, at) if _is_cpio(data, at) else _read_packed(data, path, wanted, at)
-        yield segment
-        at = _skip_zeros(data, segment.end)
+        opened = _open_plain(data, path, at) if _is_cpio(data, at) else _open_packed(data, path, at)
+        yield opened
+        at = _skip_zeros(data, opened.finish())
 
 
 def _is_cpio(data: memoryview, at: int) -> bool:
     return bytes(data[at : at + 6]) in (MAGIC, MAGIC_SUMMED)
 
 
-def _read_plain(data: memoryview, path: str, wanted: Wanted, at: int) -> Segment:
+def _open_plain(data: memoryview, path: str, at: int) -> Opened:
     if at % 4:
         raise FormatError(path, "an archive that does not begin at a multiple of four bytes: no kernel takes it", at)
-    reader = Reader(unpack_plain(data, at, path), path, at, UNPACKED_LIMIT)
-    entries = tuple(read_archive(reader, wanted))
-    return Segment(at, at + reader.at, PLAIN, entries)
+    return Opened(at, PLAIN, Reader(unpack_plain(data, at, path), path, at, UNPACKED_LIMIT))
 
 
-def _read_packed(data: memoryview, path: str, wanted: Wanted, at: int) -> Segment:
+def _open_packed(data: memoryview, path: str, at: int) -> Opened:
     head = bytes(data[at : at + 16])
     for magic, kind, unpack in UNPACKERS:
         if head.startswith(magic):
-            reader = Reader(unpack(data, at, path), path, at, UNPACKED_LIMIT)
-            entries = tuple(read_archives(reader, wanted))
-            return Segment(at, reader.finish(), kind, entries)
+            return Opened(at, kind, Reader(unpack(data, at, path), path, at, UNPACKED_LIMIT))
     raise FormatError(path, f"neither an archive nor a compression that kernels know: {head[:6].hex()}", at)
 
 
