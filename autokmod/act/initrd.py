@@ -36,6 +36,17 @@ class InitrdFailed(AutokmodError):
         return f"{self.image} was not made anew: {self.why}"
 
 
+class NoPrevious(AutokmodError):
+    """There is no former image to put back."""
+
+    def __init__(self, krel: str, why: str) -> None:
+        super().__init__(krel, why)
+        self.krel, self.why = krel, why
+
+    def __str__(self) -> str:
+        return f"there is no former initrd of {self.krel} to put back: {self.why}"
+
+
 def beside(image: Path, suffix: str) -> Path:
     return image.with_name(image.name + suffix)
 

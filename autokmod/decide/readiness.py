@@ -17,6 +17,7 @@ from autokmod.model import (
     DecisionKind,
     Job,
     JobState,
+    KernelRecord,
     KernelState,
     KernelStatus,
     Placement,
@@ -179,7 +180,15 @@ _JOB_WORDS = {Verb.RECONCILE: "a job", Verb.REMOVE: "its removal", Verb.RESCAN: 
 
 def _remarks(sight: Sight) -> tuple[Reason, ...]:
     """What changes nothing, and should be known."""
-    return sight.kernel.problems if sight.kernel.state is KernelState.NO_IMAGE else ()
+    problems = sight.kernel.problems if sight.kernel.state is KernelState.NO_IMAGE else ()
+    return (*problems, *_initrd_remarks(sight.record))
+
+
+def _initrd_remarks(record: KernelRecord | None) -> Iterator[Reason]:
+    """A good image that a person chose is none that autokmod will keep up by itself."""
+    word = record.initrd if record is not None and record.initrd_ok else None
+    if word is not None and word.kind == "initrd-restored":
+        yield word
 
 
 def _placements(sight: Sight) -> tuple[Placement, ...]:

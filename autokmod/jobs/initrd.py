@@ -31,6 +31,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 Publishing = Callable[[str], AbstractContextManager[None]]
+RESTORED = "initrd-restored"
 MOST_NAMED = 5  # of the reasons in one sentence
 
 
@@ -51,6 +52,7 @@ class InitrdStep:
     records: Callable[[], Mapping[str, KernelRecord]]
     cancel: Cancel
     publishing: Publishing
+    force: bool = False  # also where a person put the former image back
 
     def run(self, record: KernelRecord) -> KernelRecord:
         """The record with the last word on the image. Left as it is while a package manager is at work: it may be
@@ -65,8 +67,9 @@ class InitrdStep:
         return self._examine(record, found)
 
     def _is_known(self, record: KernelRecord, found: Found | None) -> bool:
-        """Nothing changed since it was found good, neither modules nor image."""
-        if not record.initrd_ok:
+        """Nothing changed since it was found good, or put back by hand: neither modules nor image."""
+        is_restored = record.initrd is not None and record.initrd.kind == RESTORED and not self.force
+        if not record.initrd_ok and not is_restored:
             return False
         return record.initrd_seen == (identify(found.path) if found is not None else None)
 
@@ -137,6 +140,16 @@ class InitrdStep:
             return self._say(record, Reason("initrd-refreshed", text), ok=True, seen=seen, modules=modules)
 
     # ---- saying
+
+    def say_restored(self, record: KernelRecord, found: Found) -> KernelRecord:
+        """What a person put back stays, right or not, until modules change or somebody forces it."""
+        looked = self._look(record, found.path, record.initrd_modules)
+        text = f"{self.paths.inside(found.path)} is the former one, put back by hand"
+        ok = not looked.problems
+        hint = None if ok else f"to have it made anew: autokmodctl reconcile --force {self.krel}"
+        text += "" if ok else f": {_sentence(looked.problems)}"
+        modules = tuple(looked.expected) if ok else ()
+        return self._say(record, Reason(RESTORED, text, hint=hint), ok=ok, seen=identify(found.path), modules=modules)
 
     def _good(self, image: Path, looked: Examined) -> Reason:
         inside = self.paths.inside(image)

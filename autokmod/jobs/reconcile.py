@@ -96,7 +96,8 @@ class Reconciliation:
         """Without the lock: a generator takes long. The fast path leaves it to a job."""
         if not self.build or self.cancel.requested:
             return record
-        step = InitrdStep(self.paths, self.config, self.krel, self.looker.records, self.cancel, self.publishing)
+        records, force = self.looker.records, self.force
+        step = InitrdStep(self.paths, self.config, self.krel, records, self.cancel, self.publishing, force)
         done = step.run(record)
         announce(record, done)
         return done
