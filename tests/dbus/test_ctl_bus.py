@@ -118,22 +118,24 @@ def test_root_and_others(machine: Paths, bus: str) -> None:
 
 
 def test_how_a_job_ended_is_told(machine: Paths, bus: str) -> None:
+    machine.etc.mkdir(parents=True)
+    (machine.etc / "autokmod.toml").write_text("[daemon]\nsettle_s = 0\n")  # no look of its own comes in between
     with daemon(machine, bus):
         settled(machine, bus)
         done = ctl(machine, bus, "reconcile", A, "--wait", "--json")
         (job,) = json.loads(done.stdout)["jobs"]
         assert (job["krel"], job["state"], job["result"]) == (A, "ended", "done")
-        with open(machine.lock) as lock:  # as if a hook were at work
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            command = [sys.executable, "-m", "autokmod.ctl.main", "--root", str(machine.root), "reconcile", A, "--wait"]
-            with subprocess.Popen(command, env=environment(bus), stderr=subprocess.PIPE, text=True) as waiter:
+        lock = open(machine.lock)  # noqa: SIM115  # closed below, before the waiter is waited for. As if a hook were at work
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "autokmod.ctl.main", "--root", str(machine.root), "reconcile", A, "--wait"]
+        with subprocess.Popen(command, env=environment(bus), stderr=subprocess.PIPE, text=True) as waiter:
+            with lock:
                 wait_until(lambda: f"{A}  pending" in ctl(machine, bus, "list-kernels").stdout)
                 assert "a job is running (admin)" in ctl(machine, bus, "status", before=NOBODY).stdout
                 (shown,) = json.loads(ctl(machine, bus, "list-jobs", "--json").stdout)["jobs"]
                 assert shown["state"] == "running"
                 assert ctl(machine, bus, "cancel", f"reconcile-{A}").returncode == 0
-                fcntl.flock(lock, fcntl.LOCK_UN)
-                _, said = waiter.communicate(timeout=LIMIT_S)
+            _, said = waiter.communicate(timeout=LIMIT_S)
         assert f"reconcile-{A} cancelled" in said
 
 
