@@ -89,10 +89,10 @@ def collect_garbage() -> dict[str, Any]:
 
 
 class Endings:
-    """Which jobs end from now on: name → number. Raises DaemonUnavailable where no daemon is on the bus."""
+    """Which jobs end from now on: number → name. Raises DaemonUnavailable where no daemon is on the bus."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
+        self.seen: dict[int, str] = {}
         try:
             self._bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)  # kept: it is closed with its last reference
         except GLib.Error as exc:
@@ -104,17 +104,17 @@ class Endings:
 
     def wait(self, seconds: float) -> None:
         """Until a job ends, or so long."""
-        seen, over = dict(self.seen), []
+        before, over = len(self.seen), []
         timer = GLib.timeout_add(max(1, round(seconds * 1000)), lambda: over.append(True))
         try:
-            while self.seen == seen and not over:
+            while len(self.seen) == before and not over:
                 GLib.MainContext.default().iteration()
         finally:
             if not over:
                 GLib.source_remove(timer)
 
     def _ended(self, number: int, name: str, _result: str) -> None:
-        self.seen[name] = number
+        self.seen[number] = name
 
 
 def _password_agent() -> AbstractContextManager[None]:

@@ -40,15 +40,18 @@ class Waiter:
         return True
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """What the jobs that were waited for ended with, as GetJob tells it. Nothing where nobody told."""
+        """What the jobs that were waited for ended with, as GetJob tells it. Nothing where nobody told.
+
+        More than one of a name where its intent came again meanwhile: one was cancelled, and the next is done.
+        """
         if self._endings is None:
             return []
         deadline = time.monotonic() + LAST_WORD_S
-        while (missing := self._names - set(self._endings.seen)) and (left := deadline - time.monotonic()) > 0:
+        while self._names - set(self._endings.seen.values()) and (left := deadline - time.monotonic()) > 0:
             if not is_daemon_running(self._paths):
                 break
             self._endings.wait(left)
-        return [_outcome(number) for name, number in self._endings.seen.items() if name in self._names - missing]
+        return [_outcome(number) for number, name in self._endings.seen.items() if name in self._names]
 
     def _sleep(self) -> None:
         if self._endings is None:
