@@ -135,6 +135,11 @@ class Paths:
         return self.state / "keys"
 
     @property
+    def adopted(self) -> Path:
+        """What was taken over from DKMS, and how to give it back."""
+        return self.state / "adopted.json"
+
+    @property
     def lock(self) -> Path:
         """Held (flock) while modules directories are being changed: daemon, hook and --oneshot exclude each other."""
         return self.state / "lock"
