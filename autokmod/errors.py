@@ -70,6 +70,20 @@ class UnknownJob(AutokmodError):
         return f"no job {self.job}: see 'autokmodctl list-jobs'"
 
 
+class NotInstalled(AutokmodError):
+    """Who is to be adopted is not here."""
+
+    exit_code = 4
+    dbus_name = "NotInstalled"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} is not installed: there is nothing to adopt"
+
+
 class NotAuthorized(AutokmodError):
     dbus_name = "NotAuthorized"
 
