@@ -15,7 +15,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 something is not ready (stat
 job; 69 autokmodd does not answer; 78 the configuration is wrong; 130 Ctrl-C.
 """
 # Verbs whose modules bring the readers of modules with them.
-LAZY = ("build", "check", "gc", "initrd", "key", "lint", "new", "verify")
+LAZY = ("adopt", "build", "check", "gc", "initrd", "key", "lint", "new", "release", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,9 +82,9 @@ def _verb_class() -> type[argparse.ArgumentParser]:
 def _add_lazy(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
     """Their modules cost start-up: loaded where the verb may be meant, or where help is to list it."""
     if any(a in LAZY or a in ("-h", "--help") for a in arguments) or not _has_known_verb(sub, arguments):
-        from autokmod.ctl import build, check, gc, initrd, key, recipes, verify
+        from autokmod.ctl import adopt, build, check, gc, initrd, key, recipes, verify
 
-        for verbs in (check, verify, build, gc, key, initrd):
+        for verbs in (check, verify, build, gc, key, initrd, adopt):
             verbs.add_parser(sub)
         recipes.add_parser(sub)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from autokmod.jsonvalue import to_json
 from autokmod.model import KernelStatus, Placement, Readiness
 from autokmod.observe.kernels import is_krel
 from autokmod.observe.machine import find_sources
+from autokmod.observe.neighbours import find_neighbours
 from autokmod.paths import Paths
 
 NO_KERNELS = "No kernels below /lib/modules: nothing to do."
@@ -70,9 +71,11 @@ def run_status(args: argparse.Namespace) -> int:
 
 def _tell_machine(paths: Paths, view: View, statuses: Sequence[KernelStatus], output: Output, *, full: bool) -> int:
     if output.json != "off":
-        output.data(_machine_json(view, statuses))
+        neighbours = {} if full else {"neighbours": [to_json(n) for n in find_neighbours(paths)]}
+        output.data({**_machine_json(view, statuses), **neighbours})
     else:
-        output.lines(list(machine_lines(statuses, output.style, full=full)))
+        neighbour_lines = () if full else _neighbour_lines(paths, output)
+        output.lines([*machine_lines(statuses, output.style, full=full), *neighbour_lines])
         _tell_empty(paths, view, output)
     return OK if all_ready(statuses) else NOT_READY
 
@@ -83,6 +86,11 @@ def _machine_json(view: View, statuses: Sequence[KernelStatus]) -> dict[str, Any
         "jobs": [to_json(j) for j in view.jobs],
         "daemon_running": view.daemon_running,
     }
+
+
+def _neighbour_lines(paths: Paths, output: Output) -> Iterator[str]:
+    for neighbour in find_neighbours(paths):
+        yield from reason_lines(neighbour.reason, output.style, indent="")
 
 
 def _tell_empty(paths: Paths, view: View, output: Output) -> None:

@@ -25,6 +25,7 @@ from autokmod.jobs.worker import Worker
 from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Reason, Verb
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
 from autokmod.observe.machine import find_sources
+from autokmod.observe.neighbours import Neighbour, find_neighbours
 from autokmod.observe.sources import find_packages, list_sources
 from autokmod.observe.tree import read_tree
 from autokmod.paths import Paths
@@ -56,6 +57,9 @@ class Core:
 
     def packages(self) -> tuple[Package, ...]:
         return find_packages(self.paths, self.config)
+
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        return find_neighbours(self.paths)
 
     def jobs(self) -> tuple[Job, ...]:
         return self.queue.jobs()

@@ -57,6 +57,10 @@ class Manager:
         return [record(to_json(package)) for package in self._core.packages()]
 
     @threaded
+    def ListNeighbours(self) -> list[Record]:
+        return [record(to_json(neighbour)) for neighbour in self._core.neighbours()]
+
+    @threaded
     def ListJobs(self) -> list[Record]:
         return [record(to_json(job)) for job in self._core.jobs()]
 

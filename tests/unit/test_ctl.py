@@ -33,7 +33,7 @@ ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 A, B, C = "6.1.0-53-amd64", "6.1.0-55-amd64", "6.1.0-56-amd64"
 VERBS = ["status", "explain", "check", "ready", "list-kernels", "list-packages", "list-jobs", "reconcile", "retry"]
-VERBS += ["cancel", "wait", "logs", "verify", "build", "gc", "key", "new", "lint"]
+VERBS += ["cancel", "wait", "logs", "verify", "build", "gc", "key", "new", "lint", "adopt", "release"]
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_nothing_breaks_on_an_empty_machine(tmp_path: Path, verb: str) -> None:
 def test_json_is_the_value_itself(paths: Paths) -> None:
     fail(paths, C)
     found = data(ctl(paths, "status", "--json"))
-    assert set(found) == {"kernels", "jobs", "daemon_running"}
+    assert set(found) == {"kernels", "jobs", "daemon_running", "neighbours"}
     kernels = [from_json(KernelStatus, k, "stdout") for k in found["kernels"]]
     assert [k.krel for k in kernels] == [A, B, C]
     assert kernels[2].placements[0].reasons[1].wanted_crc == 0xA0
@@ -357,12 +357,15 @@ def test_completion(paths: Paths) -> None:
         complete autokmodctl --root {paths.root} build p
         complete autokmodctl --root {paths.root} build pkg --kernel 6.1.0-5
         complete autokmodctl gc --d
+        complete autokmodctl adopt ""
+        complete autokmodctl release dkms --d
     """
     done = subprocess.run(["bash", "-c", source], env=ENV, capture_output=True, text=True)
     assert done.stderr == ""
     assert [line.split() for line in done.stdout.splitlines()] == [
         *(["reconcile"], ["pkg"], [A, B], ["--wait"]),
         *(["pkg"], [A, B], ["--dry-run"]),
+        *(["dkms"], ["--dry-run"]),
     ]
 
 
