@@ -40,7 +40,7 @@ def apply_decisions(
     placements = [_carry_out(paths, facts, d, old.get(d.package), records) for d in decisions]
     removed, stuck = _remove_gone(paths, krel, placements)
     placements += stuck
-    changed = removed or {p.package: p.files for p in placements} != {n: p.files for n, p in old.items()}
+    changed = removed or _files(placements) != _files(before.placements)
     record = replace(before, updated_at=now, going=False, placements=tuple(placements))
     record = _indexed(paths, facts, _seen(record, facts), changed=changed)
     if changed:
@@ -239,6 +239,11 @@ def _standing(paths: Paths, decision: Decision) -> tuple[PlacedFile, ...]:
     with contextlib.suppress(OSError):  # a read-only or full disk is what may have led here
         remove_others(paths, decision.krel, decision.package, files)
     return files
+
+
+def _files(placements: Iterable[Placement]) -> dict[str, tuple[PlacedFile, ...]]:
+    """A package without any file changes nothing by coming or going."""
+    return {p.package: p.files for p in placements if p.files}
 
 
 def _remove_gone(paths: Paths, krel: str, placements: Sequence[Placement]) -> tuple[bool, list[Placement]]:

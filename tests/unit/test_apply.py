@@ -119,6 +119,15 @@ def decision(krel: str, kind: DecisionKind, key: str | None = None, *, stored: b
     return Decision("drv", "1.0", krel, kind, (WHY,), key=key, stored=stored)
 
 
+@pytest.mark.parametrize("kind", [DecisionKind.WAIT, DecisionKind.SKIP])
+def test_where_nothing_of_ours_stands_neither_index_nor_initrd_is_due(world: World, kind: DecisionKind) -> None:
+    """Also at the first look: a new kernel is not in doubt because of what waits for its headers."""
+    facts = world.facts(K1)
+    record = apply_decisions(world.paths, facts, [decision(K1, kind)], {}, NOW)
+    assert (record.initrd, record.initrd_ok, record.index) == (None, True, None)
+    assert (world.paths.modulesd(K1) / "modules.dep").read_bytes() == b""
+
+
 # ---- nothing is lost ----
 
 
