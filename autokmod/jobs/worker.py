@@ -65,6 +65,7 @@ class Worker(threading.Thread):
         self._stopping = self._holding = self._has_worked = False
         self._rest_s = rest_s
         self._running: tuple[int, Cancel] | None = None
+        self._failures: dict[str, str] = {}  # job's name → what was said when it failed last
 
     # ---- from other threads ----------------------------------------------------------------------
 
@@ -193,6 +194,13 @@ class Worker(threading.Thread):
             log.warning(f"{job.name}: {result.message}; will be tried again in {wait_s:.0f} s", kind=Event.JOB_DELAYED)
             self._queue.delay(self._clock() + wait_s, result.message)
             return
-        if result.result == "failed":
-            log.error(f"{job.name}: {result.message}", kind=Event.JOB_FAILED, result=result.result)
+        self._say_failure(job, result)
         self._queue.finish(result)
+
+    def _say_failure(self, job: Job, result: JobResult) -> None:
+        """Once, not at every look: whatever a package manager does is a reason to look at every kernel."""
+        if result.result != "failed":
+            self._failures.pop(job.name, None)
+        elif self._failures.get(job.name) != result.message:
+            self._failures[job.name] = result.message
+            log.error(f"{job.name}: {result.message}", kind=Event.JOB_FAILED, result=result.result)

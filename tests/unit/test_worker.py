@@ -221,6 +221,17 @@ def test_what_cannot_pass_is_not_tried_again(bench: Bench) -> None:
     assert bench.queue.jobs() == ()
 
 
+def test_a_failure_is_said_once_until_it_is_another(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    outcomes = ["failed", "failed", "done", "failed"]
+    bench.tell("a", lambda *_: JobResult(outcomes[len(bench.results)], "does not compile"))
+    bench.worker.start()
+    for wanted in range(1, len(outcomes) + 1):
+        bench.add("a")
+        bench.until(lambda n=wanted: len(bench.results) == n)  # type: ignore[misc]
+    bench.stop()
+    assert capfd.readouterr().err.count("reconcile-a: does not compile") == 2
+
+
 def test_stop_ends_the_running_command_and_keeps_the_job(bench: Bench) -> None:
     started = threading.Event()
     bench.tell("a", sleeping(started))
