@@ -20,7 +20,7 @@ from tests.unit.handmade import add_kernel, add_source, place, record
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
 
 VERBS = {
-    "status": ("ListKernels",),
+    "status": ("ListKernels", "ListNeighbours"),
     "ready": ("ListKernels",),
     "list-kernels": ("ListKernels",),
     "list-packages": ("ListPackages",),
@@ -35,7 +35,7 @@ VERBS = {
     "gc": ("CollectGarbage",),
 }
 # About files that the caller has at hand, or done by hand in the foreground: the daemon takes no part.
-WITHOUT = {"check", "lint", "new", "key", "build"}
+WITHOUT = {"check", "lint", "new", "key", "build", "adopt", "release", "initrd"}
 
 
 def verbs() -> set[str]:
