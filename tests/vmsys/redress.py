@@ -32,7 +32,7 @@ def redress(archive: Archive, krel: str, as_krel: str, version: str) -> None:
         if not target.exists():
             with scratch_directory(archive.directory) as tree:
                 run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], timeout_s=600)
-                _rename(tree, krel.encode(), as_krel.encode())
+                rename(tree, krel.encode(), as_krel.encode())
                 _set_version(tree / "DEBIAN/control", version)
                 build_deb(tree, target)
 
@@ -42,7 +42,7 @@ def _set_version(control: Path, version: str) -> None:
     control.write_text("\n".join(lines) + "\n")
 
 
-def _rename(tree: Path, old: bytes, new: bytes) -> None:
+def rename(tree: Path, old: bytes, new: bytes) -> None:
     for directory, names, files in os.walk(os.fsencode(tree), topdown=False):
         for name in (*files, *names):
             path = os.path.join(directory, name)
@@ -63,7 +63,7 @@ def _relink(path: bytes, old: bytes, new: bytes) -> None:
 
 def _rewrite(path: Path, old: bytes, new: bytes) -> None:
     before = path.read_bytes()
-    after = _unsigned(before) if path.suffix == ".ko" else before
+    after = unsigned(before) if path.suffix == ".ko" else before
     if path.name.startswith("vmlinuz-"):
         after = _redressed(after, old, new)
     after = after.replace(old, new)
@@ -71,7 +71,7 @@ def _rewrite(path: Path, old: bytes, new: bytes) -> None:
         path.write_bytes(after)
 
 
-def _unsigned(module: bytes) -> bytes:
+def unsigned(module: bytes) -> bytes:
     """A changed module with a signature is refused; one without is loaded."""
     if not module.endswith(SIGNATURE):
         return module
