@@ -28,7 +28,6 @@ CONFS = {
     "syntax": CONF + "if then (\n",
     "endless": "while :; do :; done\n",
     "nameless": "AUTOINSTALL=yes\n",
-    "moduleless": "PACKAGE_NAME=moduleless\nPACKAGE_VERSION=1\nAUTOINSTALL=yes\n",
     "climbing": CONF + "BUILT_MODULE_LOCATION[0]=../../../etc\n",
     "climbing-dest": CONF.replace("/extra", "/extra/../../../../../etc"),
     "slash": CONF + 'BUILT_MODULE_NAME[0]="a/b"\n',
