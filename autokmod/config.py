@@ -85,6 +85,8 @@ class RetryConfig:
 class InitrdConfig:
     regenerate: bool = True
     time_limit_s: Limit = 900
+    overlay: bool = False  # all packages' modules are appended to the image, which is not made anew for them
+    modprobe_conf: tuple[str, ...] = ()  # files for modprobe.d, absolute, that overlays carry besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ class PackageConfig:
     required: bool = False  # a kernel without it is not-ready, not just degraded
     enabled: bool = True  # false: on no kernel (decision: skip)
     link: Literal["auto", "never"] = "auto"
-    initrd: bool = False  # its modules belong in the initrd
+    # Its modules belong in the initrd; "overlay": appended to the image, which is not made anew for them.
+    initrd: Literal[False, True, "overlay"] = False
     exclude_kernels: tuple[str, ...] = ()  # shell patterns of krels
     # On top of the recipe, whatever its kind. What a patch names lies in packages.d/NAME/patches/.
     patch: tuple[PatchPart, ...] = ()

@@ -180,7 +180,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if get_origin(hint) is Annotated:
         return _fits(args[0], value) and all(a.takes(value) for a in args[1:] if isinstance(a, AtLeast))
     if get_origin(hint) is Literal:
-        return value in args
+        return any(type(value) is type(a) and value == a for a in args)  # 1 is not true
     if get_origin(hint) is tuple:
         return isinstance(value, list) and all(_fits(args[0], item) for item in value)
     if hint is float:
@@ -210,7 +210,7 @@ def expected(hint: Any) -> str:
         bounds = (f", {a}" for a in args[1:] if isinstance(a, AtLeast))
         return expected(args[0]) + "".join(bounds)
     if origin is Literal:
-        return "one of " + ", ".join(f'"{a}"' for a in args)
+        return "one of " + ", ".join(shown(a) if isinstance(a, bool) else f'"{a}"' for a in args)
     if origin in (UnionType, Union):
         return expected(next(a for a in args if a is not NoneType))
     if origin is tuple:

@@ -79,7 +79,7 @@ def drafted(
     """Unless it is published, the image is afterwards what it was. Raises InitrdFailed, OSError."""
     draft = Draft(image, image if generator.in_place else beside(image, NEW))
     beside(image, NEW).unlink(missing_ok=True)
-    _check_space(paths, image)
+    check_space(paths, image)
     if generator.in_place:
         _copy(image, beside(image, ASIDE))
     try:
@@ -108,7 +108,7 @@ def _inside(paths: Paths, argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv if paths.root == Path("/") else ("chroot", str(paths.root), *argv)
 
 
-def _check_space(paths: Paths, image: Path) -> None:
+def check_space(paths: Paths, image: Path) -> None:
     """Only of a lack is anybody sure before: the generator may still fail for want of space elsewhere."""
     room = os.statvfs(image.parent)
     free, needed = room.f_bavail * room.f_frsize, int(image.stat().st_size * SPARE)

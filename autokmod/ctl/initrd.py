@@ -1,4 +1,4 @@
-"""initrd: look into a kernel's image, take it apart, put it together, put the former one back."""
+"""initrd: look into a kernel's image, take it apart, put it together, put the former one back, lay over it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 
 from autokmod.act.imagerepack import repack_image
 from autokmod.act.imageunpack import unpack_image
+from autokmod.act.overlay import make_overlay
 from autokmod.config_load import load_config
 from autokmod.ctl.render import BOLD, clean, paint, reason_lines
 from autokmod.ctl.view import NOT_READY, OK, output_of, paths_of
 from autokmod.errors import NotAuthorized, UnknownKernel, UsageError
 from autokmod.files import write_file
-from autokmod.jobs.restore import restore_image
+from autokmod.jobs.overlay import read_conf
+from autokmod.jobs.restore import modules_for, restore_image
 from autokmod.jsonvalue import to_json
+from autokmod.observe.image.base import read_base
 from autokmod.observe.image.carried import made_by
 from autokmod.observe.image.contents import Image, read_image
 from autokmod.observe.image.cpio import Entry
@@ -34,7 +37,7 @@ FORMS = "cpio, gzip, xz, zstd, lz4, bzip2, lzma, lzo, appended segments and unif
 def add_parser(sub: Any) -> None:
     parser = sub.add_parser(
         "initrd",
-        help="list, unpack, repack or restore an initrd image",
+        help="list, unpack, repack, restore or overlay an initrd image",
         description=f"Look into an initrd image, all segments of it ({FORMS}), edit it by hand, or put back the one "
         "that was there before autokmod had it made anew.",
     )
@@ -43,6 +46,7 @@ def add_parser(sub: Any) -> None:
     _add_unpack(verbs)
     _add_repack(verbs)
     _add_restore(verbs)
+    _add_overlay(verbs)
 
 
 def _add_list(verbs: Any) -> None:
@@ -90,6 +94,24 @@ def _add_restore(verbs: Any) -> None:
     )
     parser.add_argument("krel", metavar="KREL")
     parser.set_defaults(run=run_restore)
+
+
+def _add_overlay(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "overlay",
+        help="make a small initrd with autokmod's modules alone",
+        description="Make an archive of autokmod's modules that belong in the initrd of a kernel, of what they need "
+        "beyond what the image has, and of an index over both. Append it to the image, at a multiple of four bytes, or "
+        "have the boot loader load it behind the image: a further 'initrd' line of a boot loader entry, or name on "
+        "GRUB's 'initrd' line, 'initrd=a,b' for PXELINUX, a further 'initrd' line for iPXE.",
+    )
+    parser.add_argument("krel", metavar="KREL")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write")
+    parser.add_argument("--image", metavar="IMAGE", help="the image that it will lie over (default: the kernel's)")
+    parser.add_argument(
+        "--modprobe-conf", metavar="FILE", nargs="+", default=[], help="files that it carries in /etc/modprobe.d"
+    )
+    parser.set_defaults(run=run_overlay)
 
 
 def image_of(paths: Paths, wish: str) -> str:
@@ -205,3 +227,24 @@ def run_restore(args: argparse.Namespace) -> int:
     elif record.initrd is not None:
         output.lines(list(reason_lines(record.initrd, output.style, indent="")))
     return OK if record.initrd_ok else NOT_READY
+
+
+# ---- overlay -------------------------------------------------------------------------------------
+
+
+def run_overlay(args: argparse.Namespace) -> int:
+    paths, output = paths_of(args), output_of(args)
+    krel = read_kernel(paths, args.krel).krel
+    image = Path(args.image or image_of(paths, krel))
+    conf = read_conf(Path(os.path.abspath(file)) for file in args.modprobe_conf)
+    modules = modules_for(paths, load_config(paths), krel, image)
+    if not modules:
+        hint = f"'initrd = true' in {paths.inside(paths.packages_d)}/NAME.toml says that a package's modules do"
+        raise UsageError(f"no module of autokmod belongs in the initrd of {krel}: {hint}")
+    overlay = make_overlay(paths, krel, read_base(str(image), krel, paths.modulesd(krel)), modules, conf)
+    write_file(Path(os.path.abspath(args.output)), overlay.data, mode=IMAGE_MODE)
+    if output.json != "off":
+        output.data({"file": args.output, "image": str(image), "size": len(overlay.data), "modules": overlay.modules})
+    else:
+        output.lines([f"Made {clean(args.output)}, {len(overlay.data)} bytes, with {', '.join(overlay.modules)}."])
+    return OK

@@ -98,5 +98,5 @@ def _failure(why: Reason) -> Event:
 def _say_initrd(krel: str, word: Reason, *, good: bool) -> None:
     if not good and word.kind != "initrd-due":
         log.error(f"{krel}: {word.text}", kind=Event.INITRD_FAILED, krel=krel)
-    elif word.kind == "initrd-refreshed":
+    elif word.kind in ("initrd-refreshed", "initrd-overlaid"):
         log.notice(f"{krel}: {word.text}", kind=Event.INITRD_REFRESHED, krel=krel)

@@ -12,15 +12,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autokmod.act.generators import Generator
 from autokmod.act.generators.choose import choose
-from autokmod.act.initrd import InitrdFailed, drafted, tell
+from autokmod.act.initrd import Draft, InitrdFailed, drafted, tell
+from autokmod.act.overlay import Overlay, append, overlaid
 from autokmod.act.records import write_record
 from autokmod.config import Config
 from autokmod.decide.image import Claims, Standing, belonging, judge_image
-from autokmod.errors import FormatError
+from autokmod.errors import AutokmodError, FormatError
 from autokmod.files import locked
+from autokmod.jobs.overlay import overlay_for
 from autokmod.model import KernelRecord, Reason
 from autokmod.observe.blob import read_blob
+from autokmod.observe.image.base import Base
 from autokmod.observe.image.carried import Carried, read_carried
 from autokmod.observe.image.named import read_named
 from autokmod.observe.initrd import Found, find_image, identify
@@ -31,6 +35,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 Publishing = Callable[[str], AbstractContextManager[None]]
+Making = Callable[[KernelRecord, Found, "Examined"], KernelRecord]
 RESTORED = "initrd-restored"
 MOST_NAMED = 5  # of the reasons in one sentence
 
@@ -42,6 +47,7 @@ class Examined:
     expected: Mapping[str, str]  # module → why it belongs there
     problems: tuple[Reason, ...]
     made_by: str | None
+    wrong: frozenset[str] | None  # the modules that problems are about; None: the image as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +81,38 @@ class InitrdStep:
 
     def _examine(self, record: KernelRecord, found: Found) -> KernelRecord:
         seen = identify(found.path)
-        looked = self._look(record, found.path)
+        looked = self.look(record, found.path)
         if not looked.problems:
             return self._say(record, self._good(found.path, looked), ok=True, seen=seen, modules=tuple(looked.expected))
+        if self._is_for_overlay(record, looked):
+            return self._try(self._lay_over, record, found, looked)
         if not self.config.initrd.regenerate:
             why = self._stale(found.path, looked.problems)
             return self._say(record, replace(why, hint="set initrd.regenerate, or make it anew"), ok=False, seen=seen)
+        return self._try(self._make_anew, record, found, looked)
+
+    def _try(self, make: Making, record: KernelRecord, found: Found, looked: Examined) -> KernelRecord:
         try:
-            return self._make_anew(record, found, looked)
+            return make(record, found, looked)
         except InitrdFailed as exc:
             text = f"{exc}; it stays as it was: {_sentence(looked.problems)}"
             return self._say(record, Reason("initrd-failed", text, hint=exc.hint or None), ok=False)
 
+    def _is_for_overlay(self, record: KernelRecord, looked: Examined) -> bool:
+        """Nothing else is wrong than what is to be laid over."""
+        return looked.wrong is not None and bool(looked.wrong) and looked.wrong <= self._overlaid(record)
+
+    def _overlaid(self, record: KernelRecord) -> frozenset[str]:
+        """Kernel names of what reaches the image by an overlay alone."""
+        config = self.config
+        chosen = [
+            p for p in record.placements if config.initrd.overlay or config.package(p.package).initrd == "overlay"
+        ]
+        return frozenset(f.module for p in chosen for f in p.files)
+
     # ---- looking
 
-    def _look(self, record: KernelRecord, image: Path, before: Iterable[str] = ()) -> Examined:
+    def look(self, record: KernelRecord, image: Path, before: Iterable[str] = ()) -> Examined:
         """`before`: what belonged into the image that it is to replace."""
         standing = read_standing(self.paths, record)
         damage: tuple[Reason, ...] = ()
@@ -107,8 +130,13 @@ class InitrdStep:
         )
         expected = belonging(standing, claims)
         here = {name: standing[name] for name in expected}
-        problems = judge_image(here, carried.modules, carried.digests, carried.index, carried.opaque)
-        return Examined(expected, damage or problems, carried.made_by)
+        found = {
+            name: judge_image({name: one}, carried.modules, carried.digests, carried.index, carried.opaque)
+            for name, one in sorted(here.items())
+        }
+        problems = tuple(reason for reasons in found.values() for reason in reasons)
+        wrong = frozenset(name for name, reasons in found.items() if reasons)
+        return Examined(expected, damage or problems, carried.made_by, None if damage else wrong)
 
     def _carried_elsewhere(self) -> frozenset[str]:
         """What good images of other kernels carry: this one's may have been made before the module was there."""
@@ -126,24 +154,53 @@ class InitrdStep:
             locked(self.paths.lock),
         ):
             record = read_record(self.paths, self.krel) or record
-            looked = self._look(record, draft.path, before.expected)
-            if looked.problems:
-                inside = self.paths.inside(found.path)
-                raise InitrdFailed(inside, f"what {generator.name} made is no better: {_sentence(looked.problems)}")
-            draft.publish()
-            told = tell(self.paths, generator, self.krel, found.path, timeout_s=limit)
-            seen, modules = identify(found.path), tuple(looked.expected)
-            text = f"{self.paths.inside(found.path)} was made anew by {generator.name}, with {', '.join(modules)}"
-            if told is not None:
-                why = f"{text}; but what tells the boot loader failed: {told}"
-                return self._say(record, Reason("initrd-untold", why), ok=False, seen=seen, modules=modules)
-            return self._say(record, Reason("initrd-refreshed", text), ok=True, seen=seen, modules=modules)
+            looked = self.look(record, draft.path, before.expected)
+            if self._is_for_overlay(record, looked):
+                base, overlay = self._overlay(record, draft.path, looked)
+                append(self.paths, draft.path, draft.path, base, overlay)
+                looked = self.look(record, draft.path, before.expected)
+            text = f"{self.paths.inside(found.path)} was made anew by {generator.name}"
+            return self._publish(record, found, draft, looked, generator, Reason("initrd-refreshed", text))
+
+    def _lay_over(self, record: KernelRecord, found: Found, before: Examined) -> KernelRecord:
+        generator = choose(self.paths, found.place, before.made_by)
+        with self.publishing(self.krel), locked(self.paths.lock):
+            record = read_record(self.paths, self.krel) or record
+            base, overlay = self._overlay(record, found.path, before)
+            with overlaid(self.paths, found.path, base, overlay) as draft:
+                looked = self.look(record, draft.path, before.expected)
+                text = f"to {self.paths.inside(found.path)} an overlay was appended"
+                return self._publish(record, found, draft, looked, generator, Reason("initrd-overlaid", text))
+
+    def _overlay(self, record: KernelRecord, image: Path, looked: Examined) -> tuple[Base, Overlay]:
+        """For all that it is to carry, not only for what is wrong: it takes the place of a former one."""
+        wanted = frozenset(looked.expected) & self._overlaid(record)
+        try:
+            return overlay_for(self.paths, self.krel, image, wanted, self.config.initrd.modprobe_conf)
+        except (AutokmodError, OSError) as exc:
+            raise InitrdFailed(self.paths.inside(image), f"no overlay can be made: {exc}") from exc
+
+    def _publish(
+        self, record: KernelRecord, found: Found, draft: Draft, looked: Examined, generator: Generator, word: Reason
+    ) -> KernelRecord:
+        if looked.problems:
+            inside = self.paths.inside(found.path)
+            made = f"what {generator.name} made" if word.kind == "initrd-refreshed" else "with an overlay it"
+            raise InitrdFailed(inside, f"{made} is no better: {_sentence(looked.problems)}")
+        draft.publish()
+        told = tell(self.paths, generator, self.krel, found.path, timeout_s=self.config.initrd.time_limit_s)
+        seen, modules = identify(found.path), tuple(looked.expected)
+        text = f"{word.text}, with {', '.join(modules)}"
+        if told is not None:
+            why = f"{text}; but what tells the boot loader failed: {told}"
+            return self._say(record, Reason("initrd-untold", why), ok=False, seen=seen, modules=modules)
+        return self._say(record, replace(word, text=text), ok=True, seen=seen, modules=modules)
 
     # ---- saying
 
     def say_restored(self, record: KernelRecord, found: Found) -> KernelRecord:
         """What a person put back stays, right or not, until modules change or somebody forces it."""
-        looked = self._look(record, found.path, record.initrd_modules)
+        looked = self.look(record, found.path, record.initrd_modules)
         text = f"{self.paths.inside(found.path)} is the former one, put back by hand"
         ok = not looked.problems
         hint = None if ok else f"to have it made anew: autokmodctl reconcile --force {self.krel}"

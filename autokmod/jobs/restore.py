@@ -1,6 +1,8 @@
-"""The image that stood before is put back, by a person's order; what is in it then is looked at, and recorded."""
+"""What a person asks of one kernel's image: to have the former one put back, and what belongs in it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from autokmod.act.initrd import NoPrevious, restore
 from autokmod.config import Config
@@ -17,7 +19,6 @@ from autokmod.run import Cancel
 def restore_image(paths: Paths, config: Config, krel: str, now: float) -> KernelRecord:
     """Raises NoPrevious, OSError."""
     looker = Looker(paths, config)
-    step = InitrdStep(paths, config, krel, looker.records, Cancel(), unattended)
     found = find_image(paths, krel)
     if found is None:
         raise NoPrevious(krel, "no initrd of it is found")
@@ -26,4 +27,15 @@ def restore_image(paths: Paths, config: Config, krel: str, now: float) -> Kernel
             restore(found.path)
         except FileNotFoundError as exc:
             raise NoPrevious(krel, f"nothing is kept beside {paths.inside(found.path)}") from exc
-        return step.say_restored(looker.record(krel) or KernelRecord(krel, now, ()), found)
+        return _step(looker, krel).say_restored(looker.record(krel) or KernelRecord(krel, now, ()), found)
+
+
+def modules_for(paths: Paths, config: Config, krel: str, image: Path) -> tuple[str, ...]:
+    """Kernel names of autokmod's modules that belong in it. Raises OSError, FormatError."""
+    looker = Looker(paths, config)
+    record = looker.record(krel)
+    return tuple(_step(looker, krel).look(record, image).expected) if record is not None else ()
+
+
+def _step(looker: Looker, krel: str) -> InitrdStep:
+    return InitrdStep(looker.paths, looker.config, krel, looker.records, Cancel(), unattended)

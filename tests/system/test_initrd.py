@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autokmod.config import Config, InitrdConfig
+from autokmod.config_load import load_config
 from autokmod.jobs.engine import Engine
 from autokmod.model import KernelRecord, Reason
 from autokmod.observe.image.carried import read_carried
@@ -70,6 +71,11 @@ class World:
         config = Config(initrd=InitrdConfig(**initrd))  # type: ignore[arg-type]
         with closing(Engine(self.root.paths, config, time.time)) as engine:
             return engine.reconcile(krel or self.krel)
+
+    def reconcile_configured(self) -> KernelRecord:
+        """By the files below /etc/autokmod."""
+        with closing(Engine(self.root.paths, load_config(self.root.paths), time.time)) as engine:
+            return engine.reconcile(self.krel)
 
     @property
     def runs(self) -> int:

@@ -151,3 +151,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_masked_file_may_be_wrong(tmp_path: Path) -> None:
     files = {USR + DROP_IN + "a.toml": "not TOML", ETC + DROP_IN + "a.toml": settle(2)}
     assert load_all(tmp_path, files).daemon.settle_s == 2
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ('"overlay"', "overlay")])
+def test_initrd_of_a_package(tmp_path: Path, text: str, value: object) -> None:
+    config = load_all(tmp_path, {ETC + "packages.d/pkg.toml": f"initrd = {text}\n"})
+    assert config.package("pkg").initrd == value
+
+
+@pytest.mark.parametrize("text", ["1", '"yes"', '"true"'])
+def test_initrd_of_a_package_is_one_of_three(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match='one of false, true, "overlay" expected'):
+        load_all(tmp_path, {ETC + "packages.d/pkg.toml": f"initrd = {text}\n"})

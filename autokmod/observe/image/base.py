@@ -1,0 +1,70 @@
+"""What an image would be without the overlays that autokmod appended: what a new overlay is made for."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autokmod.errors import FormatError
+from autokmod.observe.image.contents import lay_over, open_image
+from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.segments import PLAIN, Segment, read_segments
+from autokmod.observe.image.uki import is_uki
+from autokmod.observe.modtree import SUFFIXES
+
+MODULES = "usr/lib/modules"
+MARK = "autokmod-overlay"  # in a kernel's modules directory: by it an overlay is known
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    path: str
+    is_uki: bool
+    overlays: tuple[tuple[int, int], ...]  # where the former ones begin and end
+    modules: Mapping[str, bytes | None]  # path below the modules directory → content, where the disk has no such file
+
+
+def read_base(image: str, krel: str, modulesd: Path) -> Base:
+    """Raises FormatError: damaged, or nothing that can be laid over; OSError."""
+    data, start = open_image(image)
+    places = (f"{MODULES}/{krel}/", f"lib/modules/{krel}/")
+
+    def is_unknown(path: str) -> bool:
+        return path.endswith(SUFFIXES) and path.startswith(places) and not (modulesd / _below(path, krel)).is_file()
+
+    segments = tuple(read_segments(data, image, is_unknown, start))
+    ours = [s for s in segments if is_overlay(s, krel)]
+    files = lay_over(entry for s in segments if s not in ours for entry in s.entries)
+    top = files.get("lib")
+    if top is not None and stat.S_ISDIR(top.mode):
+        raise FormatError(image, "its /lib is a directory of its own, and no link to /usr/lib: nothing is laid over it")
+    modules = {_below(path, krel): e.content for path, e in files.items() if path.startswith(places) and _is_module(e)}
+    return Base(image, is_uki(data), tuple((s.offset, s.end) for s in ours), modules)
+
+
+def is_overlay(segment: Segment, krel: str) -> bool:
+    mark = f"{MODULES}/{krel}/{MARK}"
+    return segment.kind == PLAIN and any(e.path == mark for e in segment.entries)
+
+
+def without_overlays(data: bytes, base: Base) -> bytes:
+    """Overlays are as long as a multiple of four bytes: what may follow them stays where a kernel takes it."""
+    return b"".join(_between(data, base.overlays))
+
+
+def _between(data: bytes, holes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
+    at = 0
+    for start, end in holes:
+        yield data[at:start]
+        at = end
+    yield data[at:]
+
+
+def _below(path: str, krel: str) -> str:
+    return path.partition(f"lib/modules/{krel}/")[2]
+
+
+def _is_module(entry: Entry) -> bool:
+    return entry.path.endswith(SUFFIXES) and (entry.is_file or entry.is_symlink)
