@@ -416,6 +416,46 @@ class ForeignBuild:
         return frozenset(file.module for file in self.files)
 
 
+class LoadState(StrEnum):
+    """Of one module of ours in the running kernel."""
+
+    LOADED = "loaded"  # what was built
+    OTHER = "other"  # something else by that name
+    UNTOLD = "untold"  # loaded, but neither kernel nor module say what it is
+    NOT_LOADED = "not-loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleId:
+    """By what a loaded module is known: both, one or none may be there."""
+
+    srcversion: str | None
+    build_id: str | None  # the whole note, hex
+
+
+@dataclass(frozen=True, slots=True)
+class BootedModule:
+    module: str  # kernel name
+    package: str
+    state: LoadState
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BootCheck:
+    """What one boot made of what was promised for it."""
+
+    boot_id: str
+    checked_at: float  # s since epoch
+    modules: tuple[BootedModule, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing else is loaded than what was built, and of what is required all."""
+        wrong = (LoadState.OTHER, LoadState.NOT_LOADED)
+        return not any(m.state is LoadState.OTHER or (m.required and m.state in wrong) for m in self.modules)
+
+
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
     """/var/lib/autokmod/kernels/KREL.json: what autokmod believes of one kernel."""
@@ -433,6 +473,7 @@ class KernelRecord:
     kernel_installed_at: float | None = None
     index: Reason | None = None  # why depmod's index is not what it should be; it is made again with the next look
     enforced: Reason | None = None  # why it loads only signed modules, if it does
+    booted: BootCheck | None = None  # the last boot of it that was compared with what stands on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +487,7 @@ class KernelStatus:
     next_boot: bool | None  # None: not known
     reasons: tuple[Reason, ...]
     placements: tuple[Placement, ...]
+    booted: BootCheck | None = None  # of the running kernel: this boot
 
 
 # ---- jobs ----------------------------------------------------------------------------------------

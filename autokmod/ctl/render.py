@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autokmod.ctl.terminal import Style
+from autokmod.decide.boot import boot_sentence
 from autokmod.model import DecisionKind, KernelState, KernelStatus, Placement, Readiness, Reason
 
 RED, GREEN, YELLOW, BLUE, GREY, BOLD = "31", "32", "33", "34", "90", "1"
@@ -92,7 +93,13 @@ def machine_lines(statuses: Sequence[KernelStatus], style: Style, *, full: bool)
     for status in statuses:
         yield _headline(status, width, style)
         yield from _package_lines(status, style, full=full)
+        yield from _boot_lines(status)
         yield from (line for reason in status.reasons for line in reason_lines(reason, style, indent="    "))
+
+
+def _boot_lines(status: KernelStatus) -> Iterator[str]:
+    if status.booted is not None and status.booted.modules:
+        yield f"    {clean(boot_sentence(status.booted))}"
 
 
 def _headline(status: KernelStatus, width: int, style: Style) -> str:

@@ -14,6 +14,7 @@ from autokmod.config import Config
 from autokmod.config_load import load_config
 from autokmod.daemon.settle import wait_s
 from autokmod.errors import UnknownKernel, UnknownPackage
+from autokmod.jobs.booted import check_boot
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
 from autokmod.jobs.logs import read_log
@@ -122,6 +123,7 @@ class Core:
     def look(self, why: str, hinted_at: float) -> float | None:
         """Queue a look at every kernel that has come to rest. How long to wait for the others, if there are any."""
         now = time.time()
+        check_boot(self.paths, self.config, now)
         sources = self._sources_changed_at()
         settling = wait_s(sources, hinted_at, now, self.config.daemon.settle_s)
         if settling:

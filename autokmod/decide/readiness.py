@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from autokmod.config import Config
 from autokmod.decide.trust import find_distrust
 from autokmod.model import (
+    BootCheck,
     DecisionKind,
     Job,
     JobState,
@@ -49,7 +50,14 @@ def decide_readiness(sight: Sight, config: Config, jobs: Sequence[Job]) -> Kerne
         next_boot=None,
         reasons=tuple(reason for _, reason in found) + _remarks(sight),
         placements=_placements(sight),
+        booted=_booted(sight),
     )
+
+
+def _booted(sight: Sight) -> BootCheck | None:
+    """What an earlier boot made of it says nothing of this one."""
+    booted = sight.record.booted if sight.record else None
+    return booted if booted is not None and booted.boot_id == sight.boot_id else None
 
 
 def is_bootable(status: KernelStatus) -> bool:

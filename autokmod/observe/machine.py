@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autokmod.errors import FormatError
 from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.observe.boot import read_boot
 from autokmod.observe.initrd import find_image, identify
 from autokmod.observe.kernels import find_kernels
 from autokmod.observe.records import read_record
@@ -28,7 +29,8 @@ def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
     sources = find_sources(paths)
     running = os.uname().release if paths.root == Path("/") else None
     sights = tuple(_look(paths, kernel, sources, running, now) for kernel in find_kernels(paths))
-    return _with_firmware(paths, sights)
+    boot = read_boot(paths) if running is not None else None
+    return _with_firmware(paths, tuple(replace(s, boot_id=boot.id) if boot and s.running else s for s in sights))
 
 
 def _with_firmware(paths: Paths, sights: tuple[Sight, ...]) -> tuple[Sight, ...]:

@@ -34,3 +34,4 @@ class Sight:
     doubts: tuple[Reason, ...] = ()  # why the record as a whole is not believed
     changed: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)  # package name → what is not as recorded
     firmware: Firmware | None = None  # looked at where the kernel loads only signed modules
+    boot_id: str | None = None  # of the running kernel
