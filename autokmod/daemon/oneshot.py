@@ -30,9 +30,12 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
     named = [read_kernel(paths, krel).krel for krel in krels]
     with closing(Engine(paths, config, time.time)) as engine:
         shot = _Shot(engine, Spool(paths), asked=bool(named))
+        rescans = () if named else shot.entries(Verb.RESCAN)
         removed = [] if named else [shot.remove(entry) for entry in shot.entries(Verb.REMOVE)]
         wanted = named or list(engine.kernels_to_check())
         served = [shot.reconcile(krel) for krel in wanted]
+        if all(served):
+            shot.fulfil(rescans)
         engine.keep_small()
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
@@ -61,12 +64,15 @@ class _Shot:
         work = partial(self.engine.reconcile, krel, asked=asked, force=force, progress=log.info)
         return self._do(krel, work, entries)
 
+    def fulfil(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.spool.remove(entry)
+
     def _do(self, krel: str, work: Callable[[], object], entries: Sequence[Entry]) -> bool:
         """An intent that was there before the work is fulfilled by it; one that came meanwhile is not."""
         try:
             work()
-            for entry in entries:
-                self.spool.remove(entry)
+            self.fulfil(entries)
         except (AutokmodError, OSError) as exc:
             log.error(f"{krel}: {exc}", kind=Event.JOB_FAILED, krel=krel)
             return False

@@ -110,6 +110,16 @@ def test_what_hooks_left_is_fulfilled(paths: Paths) -> None:
     assert [job.name for job in spool.jobs()] == ["reconcile-6.1.0-9-amd64"]
 
 
+def test_a_look_at_every_kernel_is_one_at_all_of_them(paths: Paths) -> None:
+    add_kernel(paths, A)
+    spool = Spool(paths)
+    spool.add(Verb.RESCAN, "all", "rpm")
+    oneshot(paths, "--kernel", A)
+    assert [job.name for job in spool.jobs()] == ["rescan-all"]
+    oneshot(paths)
+    assert spool.jobs() == ()
+
+
 def test_a_kernel_on_its_way_out_is_left_alone_unless_it_is_named(paths: Paths) -> None:
     add_kernel(paths, A)
     Spool(paths).add(Verb.REMOVE, A, "debian-prerm")
