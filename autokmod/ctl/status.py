@@ -185,7 +185,7 @@ def run_list_kernels(args: argparse.Namespace) -> int:
 
 
 def _kernel_json(status: KernelStatus) -> dict[str, Any]:
-    return {k: v for k, v in to_json(status).items() if k not in ("placements", "reasons")}
+    return {k: v for k, v in to_json(status).items() if k not in ("placements", "reasons", "booted")}
 
 
 def _kernel_row(status: KernelStatus) -> tuple[Cell | str, ...]:
