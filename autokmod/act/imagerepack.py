@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from autokmod.act.imagepack import PACKERS
 from autokmod.act.imageunpack import given_mode
@@ -96,7 +96,7 @@ def _raise(error: OSError) -> None:
 def _kept(members: Iterable[Member], files: Mapping[str, _File]) -> Iterator[Member]:
     for member in members:
         file = files.get(member.path)
-        if member.path in ("", ".") or (file is None and kind_of(member.bits) == "special"):
+        if not member.path or (file is None and kind_of(member.bits) == "special"):
             yield member
         elif file is not None:
             yield _as_on_disk(member, file)
@@ -117,7 +117,8 @@ def _time(file: _File) -> int:
 
 
 def _new(members: Iterable[Member], files: Mapping[str, _File]) -> Iterator[Member]:
-    known = {m.path for m in members}
+    """Directories that an archive leaves to another one were made by unpacking it, and by nobody else."""
+    known = {m.path for m in members} | {str(p) for m in members for p in PurePosixPath(m.path).parents}
     inode = max((m.inode for m in members), default=0)
     for number, path in enumerate(sorted(set(files) - known), 1):
         file = files[path]

@@ -91,7 +91,7 @@ class _Extraction(contextlib.AbstractContextManager["_Extraction"]):
         return FormatError(self._image, f"{member.name!r} {why}", self._offset)
 
     def _write(self, entry: Entry, member: Member) -> None:
-        why = check_path(member.path)
+        why = check_path(member)
         if why:
             raise self._fail(member, why)
         parts = PurePosixPath(member.path).parts

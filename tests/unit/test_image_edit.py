@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from autokmod.act.archive import archive
 from autokmod.act.imagepack import PACKERS
@@ -46,6 +50,7 @@ MAIN = made(
     (member("./usr/su", PROGRAM), b"#!"),
     (member("usr/\udcff", FILE), b"not text"),
     (member("usr/closed", "100000"), b"unreadable"),
+    (member("usr/./odd//name"), b"x"),
 )
 
 
@@ -156,6 +161,8 @@ def test_unpacked_it_is_nobodys_root(tmp_path: Path) -> None:
 HOSTILE: list[tuple[str, bytes]] = [
     ("leads out", made((member("../out"), b"x"))),
     ("leads out", made((member("a/../../out"), b"x"))),
+    ("the top itself", made((member("."), b"x"))),
+    ("the top itself", made((member("", LINK), b"/"))),
     ("cannot be unpacked", made((member("a", LINK), b".."), (member("a/out"), b"x"))),
     ("cannot be unpacked", made((member("a", LINK), b"/"), (member("a/tmp/out", DIRECTORY), b""))),
     ("cannot be unpacked", made((member("a", LINK), b".."), (member("a", DIRECTORY), b""))),
@@ -232,3 +239,16 @@ def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lzo", None)
     with pytest.raises(ToolMissing, match="python3-lzo"):
         PACKERS["lzo"](b"x")
+
+
+@given(st.integers(0, len(MAIN) - 1), st.binary(min_size=1, max_size=12))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_in_it_nothing_gets_out(tmp_path: Path, at: int, bytes_: bytes) -> None:
+    """Damaged anywhere, it is refused with its place, or unpacked where it belongs and can be put together again."""
+    data = MAIN[:at] + bytes_ + MAIN[at + len(bytes_) :]
+    directory = tmp_path / "unpacked"
+    with suppress(FormatError):
+        unpack_image(write(tmp_path, data), directory)
+        repack_image(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["image"]

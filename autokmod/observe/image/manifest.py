@@ -39,7 +39,8 @@ class Member:
 
     @property
     def path(self) -> str:
-        return self.name.removeprefix("./").strip("/")
+        """Below its archive's directory; "" is that itself."""
+        return "/".join(part for part in PurePosixPath(self.name).parts if part.strip("/"))
 
     @property
     def bits(self) -> int:
@@ -80,10 +81,10 @@ def read_manifest(directory: Path) -> Manifest:
     if manifest.format != FORMAT:
         raise FormatError(str(path), f"format {manifest.format} is not known, {FORMAT} expected")
     for archive in (a for part in manifest.parts for a in part.archives):
-        if check_path(archive.directory) or "/" in archive.directory:
+        if archive.directory in ("", ".", "..") or not {"/", "\0"}.isdisjoint(archive.directory):
             raise FormatError(str(path), f"{archive.directory!r} is no name for a directory")
         for member in archive.members:
-            why = check_path(member.path) or _check_numbers(member)
+            why = _check_numbers(member) or check_path(member)
             if why:
                 raise FormatError(str(path), f"{member.name!r} {why}")
     return manifest
@@ -100,11 +101,13 @@ def _check_numbers(member: Member) -> str | None:
     return None if is_mode else f"has a mode that is none: {member.mode}"
 
 
-def check_path(path: str) -> str | None:
-    """What is wrong with it; "" and "." are the top itself."""
-    if ".." in PurePosixPath(path).parts:
+def check_path(member: Member) -> str | None:
+    """What is wrong with it."""
+    if ".." in PurePosixPath(member.name).parts:
         return "leads out of its directory"
-    return "holds a zero" if "\0" in path else None
+    if not member.path and not stat.S_ISDIR(member.bits):
+        return "is the top itself, and no directory"
+    return "holds a zero" if "\0" in member.name else None
 
 
 def member_of(entry: Entry) -> Member:
