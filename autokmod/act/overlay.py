@@ -98,24 +98,21 @@ def _index(paths: Paths, krel: str, base: Base, modules: Mapping[str, bytes]) ->
 def _stage(stage: Path, modulesd: Path, base: Base, modules: Mapping[str, bytes]) -> frozenset[str]:
     """What the image has is linked to on disk, where it is the same file."""
     replaced = {module_name(path) for path in modules}
-    for path, content in base.modules.items():
-        if module_name(path) not in replaced and path not in modules:
-            _put(stage / path, content, modulesd / path)
+    kept = {path: content for path, content in base.modules.items() if module_name(path) not in replaced}
+    for directory in sorted({os.path.dirname(path) for path in (*kept, *modules)}):
+        os.makedirs(f"{stage}/{directory}", exist_ok=True)
+    for path, content in kept.items():
+        if content is None:
+            os.symlink(f"{modulesd}/{path}", f"{stage}/{path}")
+        else:
+            (stage / path).write_bytes(decompress(content, path))
     for path, content in modules.items():
-        _put(stage / path, content, None)
+        (stage / path).write_bytes(content)
     for name in FROM_KERNEL:
         if (modulesd / name).is_file():
             (stage / name).symlink_to(modulesd / name)
     (stage / ORDER).write_text(_order(modulesd, {plain_path(p) for p in (*base.modules, *modules)}))
     return frozenset((ORDER, *FROM_KERNEL))
-
-
-def _put(file: Path, content: bytes | None, on_disk: Path | None) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if content is not None:
-        file.write_bytes(decompress(content, str(file)))
-    elif on_disk is not None:
-        file.symlink_to(on_disk)
 
 
 def _order(modulesd: Path, paths: Iterable[str]) -> str:

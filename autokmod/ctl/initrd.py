@@ -11,16 +11,14 @@ from typing import Any
 
 from autokmod.act.imagerepack import repack_image
 from autokmod.act.imageunpack import unpack_image
-from autokmod.act.overlay import make_overlay
 from autokmod.config_load import load_config
 from autokmod.ctl.render import BOLD, clean, paint, reason_lines
 from autokmod.ctl.view import NOT_READY, OK, output_of, paths_of
 from autokmod.errors import NotAuthorized, UnknownKernel, UsageError
 from autokmod.files import write_file
+from autokmod.jobs.byhand import overlay_by_hand, restore_image
 from autokmod.jobs.overlay import read_conf
-from autokmod.jobs.restore import modules_for, restore_image
 from autokmod.jsonvalue import to_json
-from autokmod.observe.image.base import read_base
 from autokmod.observe.image.carried import made_by
 from autokmod.observe.image.contents import Image, read_image
 from autokmod.observe.image.cpio import Entry
@@ -237,11 +235,10 @@ def run_overlay(args: argparse.Namespace) -> int:
     krel = read_kernel(paths, args.krel).krel
     image = Path(args.image or image_of(paths, krel))
     conf = read_conf(Path(os.path.abspath(file)) for file in args.modprobe_conf)
-    modules = modules_for(paths, load_config(paths), krel, image)
-    if not modules:
+    overlay = overlay_by_hand(paths, load_config(paths), krel, image, conf)
+    if overlay is None:
         hint = f"'initrd = true' in {paths.inside(paths.packages_d)}/NAME.toml says that a package's modules do"
         raise UsageError(f"no module of autokmod belongs in the initrd of {krel}: {hint}")
-    overlay = make_overlay(paths, krel, read_base(str(image), krel, paths.modulesd(krel)), modules, conf)
     write_file(Path(os.path.abspath(args.output)), overlay.data, mode=IMAGE_MODE)
     if output.json != "off":
         output.data({"file": args.output, "image": str(image), "size": len(overlay.data), "modules": overlay.modules})

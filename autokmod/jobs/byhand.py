@@ -1,17 +1,21 @@
-"""What a person asks of one kernel's image: to have the former one put back, and what belongs in it."""
+"""What a person asks of one kernel's image: to have the former one put back, or an overlay for it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from autokmod.act.initrd import NoPrevious, restore
+from autokmod.act.overlay import Overlay, make_overlay
 from autokmod.config import Config
 from autokmod.files import locked
 from autokmod.jobs.initrd import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import unattended
 from autokmod.model import KernelRecord
+from autokmod.observe.image.base import read_base
 from autokmod.observe.initrd import find_image
+from autokmod.observe.modtree import module_name
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
@@ -30,11 +34,15 @@ def restore_image(paths: Paths, config: Config, krel: str, now: float) -> Kernel
         return _step(looker, krel).say_restored(looker.record(krel) or KernelRecord(krel, now, ()), found)
 
 
-def modules_for(paths: Paths, config: Config, krel: str, image: Path) -> tuple[str, ...]:
-    """Kernel names of autokmod's modules that belong in it. Raises OSError, FormatError."""
-    looker = Looker(paths, config)
+def overlay_by_hand(paths: Paths, config: Config, krel: str, image: Path, conf: Mapping[str, bytes]) -> Overlay | None:
+    """With all that belongs in the image; None where nothing does. Raises FormatError, CommandFailed, ToolMissing,
+    OSError."""
+    looker, modulesd = Looker(paths, config), paths.modulesd(krel)
     record = looker.record(krel)
-    return tuple(_step(looker, krel).look(record, image).expected) if record is not None else ()
+    base = read_base(str(image), krel, modulesd)
+    carried = [module_name(path) for path in base.modules]
+    wanted = _step(looker, krel).expected(record, carried) if record is not None else {}
+    return make_overlay(paths, krel, base, wanted, conf) if wanted else None
 
 
 def _step(looker: Looker, krel: str) -> InitrdStep:

@@ -116,19 +116,12 @@ class InitrdStep:
         """`before`: what belonged into the image that it is to replace."""
         standing = read_standing(self.paths, record)
         damage: tuple[Reason, ...] = ()
-        declared = {p.package for p in record.placements if self.config.package(p.package).initrd}
         try:
             carried = read_carried(str(image), self.krel, standing)
         except (FormatError, OSError) as exc:
             carried = Carried({}, {}, b"", (), None)
             damage = (Reason("initrd-damaged", f"no kernel would unpack it: {exc}"),)
-        claims = Claims(
-            carried=frozenset([*carried.modules, *before, *self._carried_elsewhere()]),
-            declared=frozenset(f.module for p in record.placements if p.package in declared for f in p.files),
-            named=read_named(self.paths),
-            needs=read_needs(self.paths.modulesd(self.krel)),
-        )
-        expected = belonging(standing, claims)
+        expected = self.expected(record, (*carried.modules, *before))
         here = {name: standing[name] for name in expected}
         found = {
             name: judge_image({name: one}, carried.modules, carried.digests, carried.index, carried.opaque)
@@ -137,6 +130,17 @@ class InitrdStep:
         problems = tuple(reason for reasons in found.values() for reason in reasons)
         wrong = frozenset(name for name, reasons in found.items() if reasons)
         return Examined(expected, damage or problems, carried.made_by, None if damage else wrong)
+
+    def expected(self, record: KernelRecord, carried: Iterable[str]) -> dict[str, str]:
+        """Of the modules that stand those that belong in the image, and why. `carried`: kernel names."""
+        declared = {p.package for p in record.placements if self.config.package(p.package).initrd}
+        claims = Claims(
+            carried=frozenset([*carried, *self._carried_elsewhere()]),
+            declared=frozenset(f.module for p in record.placements if p.package in declared for f in p.files),
+            named=read_named(self.paths),
+            needs=read_needs(self.paths.modulesd(self.krel)),
+        )
+        return belonging((f.module for p in record.placements for f in p.files), claims)
 
     def _carried_elsewhere(self) -> frozenset[str]:
         """What good images of other kernels carry: this one's may have been made before the module was there."""

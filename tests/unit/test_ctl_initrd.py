@@ -12,7 +12,7 @@ import pytest
 from autokmod.act.archive import archive
 from autokmod.act.initrd import NoPrevious
 from autokmod.config import Config
-from autokmod.jobs.restore import restore_image
+from autokmod.jobs.byhand import restore_image
 from autokmod.observe.initrd import PREVIOUS, identify
 from autokmod.observe.records import read_record
 from autokmod.paths import Paths

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.errors import FormatError
-from autokmod.observe.image.contents import lay_over, open_image
+from autokmod.observe.image.contents import Image, lay_over, read_image
 from autokmod.observe.image.cpio import Entry
-from autokmod.observe.image.segments import PLAIN, Segment, read_segments
-from autokmod.observe.image.uki import is_uki
+from autokmod.observe.image.segments import PLAIN, Segment
 from autokmod.observe.modtree import SUFFIXES
 
 MODULES = "usr/lib/modules"
@@ -28,20 +28,31 @@ class Base:
 
 def read_base(image: str, krel: str, modulesd: Path) -> Base:
     """Raises FormatError: damaged, or nothing that can be laid over; OSError."""
-    data, start = open_image(image)
-    places = (f"{MODULES}/{krel}/", f"lib/modules/{krel}/")
+    return base_in(read_image(image, lambda path: is_unknown(path, krel, modulesd)), krel)
 
-    def is_unknown(path: str) -> bool:
-        return path.endswith(SUFFIXES) and path.startswith(places) and not (modulesd / _below(path, krel)).is_file()
 
-    segments = tuple(read_segments(data, image, is_unknown, start))
-    ours = [s for s in segments if is_overlay(s, krel)]
-    files = lay_over(entry for s in segments if s not in ours for entry in s.entries)
+def is_unknown(path: str, krel: str, modulesd: Path) -> bool:
+    """A module that the disk does not have: its content is wanted."""
+    if not path.endswith(SUFFIXES) or not path.startswith(_places(krel)):
+        return False
+    return not os.path.isfile(f"{modulesd}/{_below(path, krel)}")
+
+
+def base_in(image: Image, krel: str) -> Base:
+    """`image` was read with the content of what `is_unknown`. Raises FormatError."""
+    ours = [s for s in image.segments if is_overlay(s, krel)]
+    files = lay_over(entry for s in image.segments if s not in ours for entry in s.entries) if ours else image.files
     top = files.get("lib")
     if top is not None and stat.S_ISDIR(top.mode):
-        raise FormatError(image, "its /lib is a directory of its own, and no link to /usr/lib: nothing is laid over it")
+        why = "its /lib is a directory of its own, and no link to /usr/lib: nothing is laid over it"
+        raise FormatError(image.path, why)
+    places = _places(krel)
     modules = {_below(path, krel): e.content for path, e in files.items() if path.startswith(places) and _is_module(e)}
-    return Base(image, is_uki(data), tuple((s.offset, s.end) for s in ours), modules)
+    return Base(image.path, image.is_uki, tuple((s.offset, s.end) for s in ours), modules)
+
+
+def _places(krel: str) -> tuple[str, ...]:
+    return (f"{MODULES}/{krel}/", f"lib/modules/{krel}/")
 
 
 def is_overlay(segment: Segment, krel: str) -> bool:

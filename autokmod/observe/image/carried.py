@@ -36,7 +36,11 @@ class Carried:
 def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
     """Kernel names in `names` are compared. Raises FormatError, with an offset, and OSError."""
     wanted = frozenset(names)
-    whole = read_image(image, lambda path: _is_wanted(path, wanted))
+    return carried_in(read_image(image, lambda path: is_wanted(path, wanted)), krel, wanted)
+
+
+def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
+    """`whole` was read with the content of what `is_wanted`."""
     top = f"lib/modules/{krel}/"
     found = {
         path.partition(top)[2]: entry for path, entry in whole.files.items() if path.startswith((top, f"usr/{top}"))
@@ -50,7 +54,7 @@ def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
     return Carried(modules, digests, index, whole.opaque, made_by(whole))
 
 
-def _is_wanted(path: str, names: Collection[str]) -> bool:
+def is_wanted(path: str, names: Collection[str]) -> bool:
     name = posixpath.basename(path)
     return name in INDEXES or (name.endswith(SUFFIXES) and module_name(name) in names)
 

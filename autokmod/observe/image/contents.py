@@ -25,6 +25,7 @@ class Image:
     segments: tuple[Segment, ...]
     files: Mapping[str, Entry]  # by path; with the content of what was wanted, hard links included
     opaque: tuple[str, ...]  # file systems inside, which hide what they hold
+    is_uki: bool = False
 
 
 def read_image(path: str, wanted: Wanted) -> Image:
@@ -34,7 +35,8 @@ def read_image(path: str, wanted: Wanted) -> Image:
     if not any(s.entries for s in segments):
         raise FormatError(path, "there is nothing in it")
     files = lay_over(entry for segment in segments for entry in segment.entries)
-    return Image(path, segments, files, tuple(p for p, e in files.items() if _is_container(e)))
+    opaque = tuple(p for p, e in files.items() if _is_container(e))
+    return Image(path, segments, files, opaque, is_uki(data))
 
 
 def open_image(path: str) -> tuple[memoryview, int]:
