@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from autokmod.model import BootCheck, BootedModule, LoadState, ModuleId
@@ -18,9 +18,20 @@ class Promise:
     required: bool
 
 
-def decide_booted(promises: Iterable[Promise], loaded: Mapping[str, ModuleId]) -> tuple[BootedModule, ...]:
-    """In the order of the promises. `loaded`: by kernel name."""
-    return tuple(BootedModule(p.module, p.package, _state(p.id, loaded.get(p.module)), p.required) for p in promises)
+def decide_booted(
+    promises: Iterable[Promise], loaded: Mapping[str, ModuleId], kept: Collection[str] = ()
+) -> tuple[BootedModule, ...]:
+    """In the order of the promises. `loaded`: by kernel name. `kept`: what this boot had loaded as promised already;
+    that somebody took it out since, or placed another, says nothing of the boot."""
+    return tuple(
+        BootedModule(
+            p.module,
+            p.package,
+            LoadState.LOADED if p.module in kept else _state(p.id, loaded.get(p.module)),
+            p.required,
+        )
+        for p in promises
+    )
 
 
 def _state(built: ModuleId, found: ModuleId | None) -> LoadState:

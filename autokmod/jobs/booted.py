@@ -1,6 +1,6 @@
-"""The kernel that runs is compared with what was promised for it: once a boot, until all is well.
+"""The kernel that runs is compared with what was promised for it, until all of that was loaded in this boot.
 
-Then, too, the image that was kept in case it would not boot is removed; but not one that was made since.
+When all is well, too, the image that was kept in case it would not boot is removed; but not one that was made since.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autokmod.config import Config
 from autokmod.decide.boot import Promise, boot_sentence, decide_booted
 from autokmod.errors import FormatError
 from autokmod.files import locked
-from autokmod.model import BootCheck, KernelRecord
+from autokmod.model import BootCheck, KernelRecord, LoadState
 from autokmod.observe.boot import Boot, read_boot, read_id, read_loaded
 from autokmod.observe.initrd import find_image
 from autokmod.observe.records import read_record
@@ -37,7 +37,8 @@ def check_boot(paths: Paths, config: Config, now: float, *, here: bool | None = 
             return record
         promises = tuple(_promises(paths, config, record))
         loaded = read_loaded(paths, [p.module for p in promises])
-        return _keep(paths, record, BootCheck(boot.id, now, decide_booted(promises, loaded)), boot)
+        modules = decide_booted(promises, loaded, _kept(record, boot))
+        return _keep(paths, record, BootCheck(boot.id, now, modules), boot)
 
 
 def _record(paths: Paths, krel: str) -> KernelRecord | None:
@@ -49,7 +50,13 @@ def _record(paths: Paths, krel: str) -> KernelRecord | None:
 
 
 def _is_done(record: KernelRecord, boot: Boot) -> bool:
-    return record.booted is not None and record.booted.boot_id == boot.id and record.booted.is_good
+    """Hardware may come late, and its module with it."""
+    return record.booted is not None and {m.module for m in record.booted.modules} == _kept(record, boot) != set()
+
+
+def _kept(record: KernelRecord, boot: Boot) -> set[str]:
+    booted = record.booted if record.booted is not None and record.booted.boot_id == boot.id else None
+    return {m.module for m in booted.modules if m.state is LoadState.LOADED} if booted is not None else set()
 
 
 def _promises(paths: Paths, config: Config, record: KernelRecord) -> Iterator[Promise]:

@@ -197,6 +197,13 @@ def test_once_a_boot_and_again_with_the_next(paths: Paths) -> None:
     assert set(states(checked(paths)).values()) == {LoadState.NOT_LOADED}
 
 
+def test_what_comes_late_counts_and_what_was_there_once_stays_counted(paths: Paths) -> None:
+    boot(paths, "one")
+    assert states(checked(paths)) == {"one": LoadState.LOADED, "two": LoadState.NOT_LOADED}
+    boot(paths, "two")
+    assert states(checked(paths)) == {"one": LoadState.LOADED, "two": LoadState.LOADED}
+
+
 def test_the_same_again_is_not_written_again(paths: Paths) -> None:
     boot(paths, "two")
     checked(paths, "one")
