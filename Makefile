@@ -51,7 +51,7 @@ UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice targe
 help:
 	@echo 'make demo       run the main job on real kernels and packages, in a system of its own that leaves yours alone'
 	@echo 'make test       the whole test suite; sets up all it needs (as root)'
-	@echo 'make test-vm    real kernels under QEMU judge the checker, in some minutes (as root; x86_64)'
+	@echo 'make test-vm    under QEMU: real kernels judge the checker, a system gets kernel updates (as root; x86_64)'
 	@echo 'make test-corpus every *-dkms package of the archive on two kernels, beside DKMS; half an hour (as root)'
 	@echo 'make bench      the same update by DKMS, by autokmod, and by the packages alone; half an hour (as root)'
 	@echo 'make install    install and start the service (DESTDIR, PREFIX); make uninstall takes it away again'
