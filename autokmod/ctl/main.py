@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -14,8 +15,9 @@ EPILOG = """\
 Exit status: 0 success; 1 failure; 2 wrong usage; 3 something is not ready (status, ready); 4 no such kernel, package or
 job; 69 autokmodd does not answer; 78 the configuration is wrong; 130 Ctrl-C.
 """
-# Verbs whose modules bring the readers of modules with them.
-LAZY = ("adopt", "build", "check", "gc", "initrd", "key", "lint", "new", "release", "verify")
+# Verbs whose modules bring the readers of modules with them, and those modules, in the order in which help lists them.
+LAZY = {"check": "check", "verify": "verify", "build": "build", "gc": "gc", "key": "key", "initrd": "initrd"}
+LAZY |= {"adopt": "adopt", "release": "adopt", "new": "recipes", "lint": "recipes"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,12 +83,10 @@ def _verb_class() -> type[argparse.ArgumentParser]:
 
 def _add_lazy(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
     """Their modules cost start-up: loaded where the verb may be meant, or where help is to list it."""
-    if any(a in LAZY or a in ("-h", "--help") for a in arguments) or not _has_known_verb(sub, arguments):
-        from autokmod.ctl import adopt, build, check, gc, initrd, key, recipes, verify
-
-        for verbs in (check, verify, build, gc, key, initrd, adopt):
-            verbs.add_parser(sub)
-        recipes.add_parser(sub)
+    named = [a for a in arguments if a in LAZY]
+    if named or any(a in ("-h", "--help") for a in arguments) or not _has_known_verb(sub, arguments):
+        for module in dict.fromkeys(LAZY[verb] for verb in named or LAZY):
+            importlib.import_module(f"autokmod.ctl.{module}").add_parser(sub)
 
 
 def _has_known_verb(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> bool:

@@ -20,7 +20,7 @@ STEP = 4096  # of input; an error's offset is that of its step
 # This one cannot be told how much it may unpack at once. 4 bytes of input can make 128 KiB of output: what one step
 # may add beyond the limit stays below 8 MiB.
 ZSTD_STEP = 256
-CHUNK = 4 << 20  # os.read() allocates what it is asked for
+CHUNK = 64 << 10  # os.read() allocates what it is asked for; of a file that grows, or says that it is empty
 
 
 def read_blob(path: str | os.PathLike[str], *, limit: int = LIMIT) -> bytes:
@@ -32,12 +32,12 @@ def read_bounded(path: str | os.PathLike[str], *, limit: int) -> bytes:
     """The bytes of a regular file. Anything else is refused: reading a pipe or a device may never end."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        mode = os.fstat(fd).st_mode
+        mode, expected = (info := os.fstat(fd)).st_mode, info.st_size
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         if not stat.S_ISREG(mode):
             raise FormatError(os.fspath(path), "not a regular file")
-        data = _read_all(fd, limit + 1)
+        data = _read_all(fd, limit + 1, expected + 1)
     finally:
         os.close(fd)
     if len(data) > limit:
@@ -45,9 +45,10 @@ def read_bounded(path: str | os.PathLike[str], *, limit: int) -> bytes:
     return data
 
 
-def _read_all(fd: int, size: int) -> bytes:
+def _read_all(fd: int, size: int, expected: int) -> bytes:
+    """In one piece, most often: joining large ones takes as long as reading them."""
     parts = []
-    while size > 0 and (part := os.read(fd, min(size, CHUNK))):
+    while size > 0 and (part := os.read(fd, min(size, max(expected, CHUNK)))):
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

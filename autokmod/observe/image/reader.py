@@ -32,8 +32,12 @@ class Reader:
         return b"".join(self._pieces(size))
 
     def skip(self, size: int) -> None:
-        for _ in self._pieces(size):
-            pass
+        while size > 0:
+            if self._used == len(self._chunk) and not self._fill():
+                raise self._truncated(size)
+            step = min(size, len(self._chunk) - self._used)
+            self._used += step
+            size -= step
 
     def skip_zeros(self) -> bool:
         """Whether anything follows them."""
@@ -51,10 +55,13 @@ class Reader:
         assert self.end is not None
         return self.end
 
+    def _truncated(self, size: int) -> FormatError:
+        return self.fail(f"it is truncated: {size} bytes are missing")
+
     def _pieces(self, size: int) -> Generator[bytes, None, None]:
         while size > 0:
             if self._used == len(self._chunk) and not self._fill():
-                raise self.fail(f"it is truncated: {size} bytes are missing")
+                raise self._truncated(size)
             piece = self._chunk[self._used : self._used + size]
             self._used += len(piece)
             size -= len(piece)
