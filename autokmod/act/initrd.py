@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.act.generators import Generator
-from autokmod.errors import AutokmodError
+from autokmod.errors import AutokmodError, FormatError
 from autokmod.files import fsync_dir
-from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS
+from autokmod.observe.image.contents import read_image
+from autokmod.observe.initrd import ASIDE, NEW, OURS, PREVIOUS, SWAP, named_images
 from autokmod.paths import Paths
 from autokmod.run import Cancel, run
 
+PART = ".part"
 SPARE = 1.2  # a new image may be somewhat larger than the present one
 
 
@@ -81,7 +83,7 @@ def drafted(
     beside(image, NEW).unlink(missing_ok=True)
     check_space(paths, image)
     if generator.in_place:
-        _copy(image, beside(image, ASIDE))
+        _set_aside(image)
     try:
         _run(paths, generator, krel, image, timeout_s, cancel)
         if not draft.path.is_file() or draft.path.stat().st_size == 0:
@@ -129,21 +131,45 @@ def _take_over(new: Path, image: Path) -> None:
 def keep_previous(image: Path) -> None:
     """The image that booted last, or that the kernel came with: not one of those that were made since."""
     previous = beside(image, PREVIOUS)
-    if previous.exists():
-        return
+    if not previous.exists():
+        _keep(image, previous)
+
+
+def _keep(image: Path, name: Path) -> None:
     try:
-        os.link(image, previous)
+        os.link(image, name)
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # FAT has no hard links
             raise
-        _copy(image, previous)
+        _copy(image, name)
+
+
+def _set_aside(image: Path) -> None:
+    """A copy that is there already is of a run that a power cut ended: the image may be half of what it was to be."""
+    if not (beside(image, ASIDE).exists() and _is_damaged(image)):
+        _copy(image, beside(image, ASIDE))
+
+
+def _is_damaged(image: Path) -> bool:
+    try:
+        read_image(str(image), lambda _: False)
+    except FormatError:
+        return True
+    return False
 
 
 def _copy(source: Path, target: Path) -> None:
-    half = beside(target, ".part")
-    shutil.copy2(source, half)
-    _sync(half)
-    os.replace(half, target)
+    """Images may hold keys: nobody else may read what is not whole yet."""
+    half = beside(target, PART)
+    half.unlink(missing_ok=True)
+    try:
+        os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        shutil.copy2(source, half)
+        _sync(half)
+        os.replace(half, target)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:
@@ -166,16 +192,26 @@ def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_
 
 
 def restore(image: Path) -> None:
-    """PREVIOUS becomes the image again, and the image PREVIOUS. Raises FileNotFoundError where there is none."""
-    previous, swap = beside(image, PREVIOUS), beside(image, ".autokmod-swap")
+    """PREVIOUS becomes the image again, and the image PREVIOUS; at no moment there is none.
+
+    Raises FileNotFoundError where there is no PREVIOUS.
+    """
+    previous, swap = beside(image, PREVIOUS), beside(image, SWAP)
     swap.unlink(missing_ok=True)
     os.stat(previous)
     if image.exists():
-        os.replace(image, swap)
+        _keep(image, swap)
     os.replace(previous, image)
     if swap.exists():
         os.replace(swap, previous)
     fsync_dir(image.parent)
+
+
+def forget_leftovers(paths: Paths, krel: str) -> None:
+    """What was kept beside the image of a kernel that is gone: nobody else removes it."""
+    for image in named_images(paths, krel):
+        for suffix in OURS:
+            beside(image, suffix).unlink(missing_ok=True)
 
 
 def forget_previous(image: Path) -> bool:

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from autokmod.act.initrd import forget_leftovers
 from autokmod.act.place import remove_all
 from autokmod.act.records import remove_record, write_record
 from autokmod.config import Config
@@ -71,6 +72,7 @@ class Engine:
     def _forget(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
         """A kernel that is gone. Others may have linked to it without anyone telling us: they are looked at."""
         remove_record(self.paths, krel)
+        forget_leftovers(self.paths, krel)
         linked = [r.krel for r in self.looker.records().values() if any(p.link_from == krel for p in r.placements)]
         unasked = replace(job, why="kernel-gone", force=False)
         results = [self._reconcile_job(other, unasked, cancel, progress) for other in linked]

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from autokmod.errors import FormatError
 from autokmod.paths import Paths
 
+MARK = ".autokmod-"  # in the name of each file that autokmod keeps beside an image
 PREVIOUS = ".autokmod-previous"
 NEW = ".autokmod-new"
 ASIDE = ".autokmod-aside"  # a copy, while a generator writes into the image itself
+SWAP = ".autokmod-swap"  # the image, while the former one takes its place
+OURS = (PREVIOUS, NEW, ASIDE, SWAP)
 
 
 class Place(StrEnum):
@@ -31,14 +35,29 @@ class Found:
 
 
 def find_image(paths: Paths, krel: str) -> Found | None:
-    candidates = (Found(path, place) for path, place in _candidates(paths, krel))
-    return next((c for c in candidates if c.path.is_file() and not c.path.name.endswith((PREVIOUS, NEW, ASIDE))), None)
+    """The file itself, where its name is a link: who boots may take either."""
+    found = (Found(file, place) for path, place in _candidates(paths, krel) if (file := _file(paths, path)) is not None)
+    return next(found, None)
+
+
+def _file(paths: Paths, path: Path) -> Path | None:
+    try:
+        file = paths.resolve(path) if path.is_symlink() else path
+    except FormatError:
+        return None
+    return file if file.is_file() and MARK not in file.name else None
+
+
+def named_images(paths: Paths, krel: str) -> tuple[Path, ...]:
+    """Where a kernel's image may be that is named after the kernel alone."""
+    plain = (f"initramfs-{krel}.img", f"initrd-{krel}", f"initrd-{krel}.img")
+    return tuple(paths.boot / name for name in (f"initrd.img-{krel}", *plain))
 
 
 def _candidates(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
-    yield paths.boot / f"initrd.img-{krel}", Place.DEBIAN
-    for name in (f"initramfs-{krel}.img", f"initrd-{krel}", f"initrd-{krel}.img"):
-        yield paths.boot / name, Place.PLAIN
+    debian, *plain = named_images(paths, krel)
+    yield debian, Place.DEBIAN
+    yield from ((path, Place.PLAIN) for path in plain)
     with contextlib.suppress(OSError, UnicodeDecodeError):
         package = (paths.modulesd(krel) / "pkgbase").read_text().strip()
         if package and "/" not in package:

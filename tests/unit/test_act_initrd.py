@@ -1,0 +1,140 @@
+"""Images that stand are never lost: not by a failure, a full disk, or a power cut at any call that changes a name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autokmod.act.archive import archive
+from autokmod.act.generators import Generator
+from autokmod.act.initrd import InitrdFailed, drafted, forget_leftovers, restore
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+from tests.corpus import CHECKOUT
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not there")
+RESTORING = "import sys, pathlib; from autokmod.act.initrd import restore; restore(pathlib.Path(sys.argv[1]))"
+KEEPING = """import sys, pathlib
+from autokmod.act.generators import Generator
+from autokmod.act.initrd import drafted
+from autokmod.paths import Paths
+from autokmod.run import Cancel
+shell = Generator("sh", "sh", lambda *_: ("true",), in_place=True)
+with drafted(Paths(), shell, "", pathlib.Path(sys.argv[1]), timeout_s=60, cancel=Cancel()):
+    pass
+"""
+KREL = "6.1.0-55-amd64"
+GOOD, OTHER = archive({"init": b"good"}), archive({"init": b"other"})
+
+
+def image(tmp_path: Path, data: bytes = GOOD) -> Path:
+    path = tmp_path / "boot" / f"initrd.img-{KREL}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def writes(script: str) -> Generator:
+    """In place; $1 is the image."""
+    return Generator("sh", "sh", lambda _k, path, _n: ("sh", "-c", script, "sh", path), in_place=True, by_hand="sh")
+
+
+def make(path: Path, generator: Generator) -> None:
+    with drafted(Paths(), generator, KREL, path, timeout_s=60, cancel=Cancel()) as draft:
+        draft.publish()
+
+
+def test_a_power_cut_in_a_generator_that_writes_in_place(tmp_path: Path) -> None:
+    """What was set aside before is the only whole image then: it is neither copied over nor forgotten."""
+    path = image(tmp_path, GOOD[:50])
+    beside(path, ASIDE).write_bytes(GOOD)
+    with pytest.raises(InitrdFailed):
+        make(path, writes("exit 3"))
+    assert path.read_bytes() == GOOD
+    path.write_bytes(OTHER)
+    beside(path, ASIDE).write_bytes(GOOD)
+    with pytest.raises(InitrdFailed):
+        make(path, writes("exit 3"))
+    assert path.read_bytes() == OTHER
+
+
+def killed_at(calls: str, when: int, code: str, path: Path) -> bool:
+    """A power cut, as far as names go."""
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+    inject = ["-e", f"inject={calls}:signal=KILL:when={when}"]
+    program = [sys.executable, "-B", "-c", code, str(path)]
+    return subprocess.run([*strace, *inject, *program], cwd=CHECKOUT, check=False).returncode != 0
+
+
+@needs_strace
+@pytest.mark.parametrize("when", range(1, 4))
+def test_a_power_cut_while_the_former_image_comes_back(tmp_path: Path, when: int) -> None:
+    path = image(tmp_path)
+    beside(path, PREVIOUS).write_bytes(OTHER)
+    assert killed_at("rename,link", when, RESTORING, path) or when == 3
+    assert path.read_bytes() in (GOOD, OTHER)
+    kept = [f.read_bytes() for f in path.parent.iterdir()]
+    assert GOOD in kept
+    assert OTHER in kept
+
+
+def test_restored_twice_is_as_it_was(tmp_path: Path) -> None:
+    path = image(tmp_path)
+    beside(path, PREVIOUS).write_bytes(OTHER)
+    restore(path)
+    assert (path.read_bytes(), beside(path, PREVIOUS).read_bytes()) == (OTHER, GOOD)
+    restore(path)
+    assert (path.read_bytes(), beside(path, PREVIOUS).read_bytes()) == (GOOD, OTHER)
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_copy_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
+    path = image(tmp_path)
+    done = subprocess.run(["prlimit", "--fsize=100", sys.executable, "-B", "-c", KEEPING, str(path)], cwd=CHECKOUT,
+                          stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    assert "File too large" in done.stderr
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@needs_strace
+def test_nobody_else_reads_a_copy_while_it_is_made(tmp_path: Path) -> None:
+    """Images may hold keys. utimensat is what shutil calls before it gives a copy its mode."""
+    path = image(tmp_path)
+    path.chmod(0o600)
+    assert killed_at("utimensat", 1, KEEPING, path)
+    assert [oct(p.stat().st_mode & 0o777) for p in path.parent.iterdir()] == ["0o600", "0o600"]
+
+
+def test_a_name_that_is_a_link(tmp_path: Path) -> None:
+    """Whoever boots by the file, and not by the link, is to find the new image as well."""
+    paths = Paths(tmp_path)
+    path = image(tmp_path)
+    (tmp_path / "efi/debian").mkdir(parents=True)
+    real = tmp_path / "efi/debian/initrd"
+    path.rename(real)
+    path.symlink_to("/efi/debian/initrd")
+    found = find_image(paths, KREL)
+    assert found is not None
+    assert (found.path, found.place) == (real, Place.DEBIAN)
+    path.unlink()
+    path.symlink_to(path.name)
+    assert find_image(paths, KREL) is None
+
+
+def test_what_a_kernel_that_is_gone_left(tmp_path: Path) -> None:
+    other = image(tmp_path).with_name(f"initrd.img-{KREL}-rt{PREVIOUS}")
+    kept = image(tmp_path)
+    for suffix in (PREVIOUS, NEW, ASIDE, SWAP):
+        beside(kept, suffix).write_bytes(GOOD)
+    other.write_bytes(GOOD)
+    forget_leftovers(Paths(tmp_path), KREL)
+    assert sorted(p.name for p in kept.parent.iterdir()) == [kept.name, other.name]
