@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.observe.initrd import MARK
 from autokmod.observe.kernels import is_krel
 from autokmod.paths import Paths
 
@@ -28,7 +29,8 @@ class Hint(StrEnum):
 
 
 # Not modules.dep and its kin, not what autokmod places: writing those must not wake whoever wrote them. An initrd that
-# autokmod made wakes it once, to find that it is the one that it made.
+# autokmod made wakes it once, to find that it is the one that it made; one that it only tried to make, never: else a
+# generator that fails each time would be run again and again.
 MODULESD_NAMES = ("build", "source", "kernel", "vmlinuz", "config", "modules.order", "modules.builtin")
 KDIR_NAMES = ("Makefile", "Module.symvers", ".config", "include", "scripts")
 BOOT_NAMES = ("vmlinuz-*", "vmlinux-*", "Image-*", "kernel-*", "initrd[-.]*", "initramfs-*", "booster-*")
@@ -42,7 +44,7 @@ class Interest:
     names: tuple[str, ...]
 
     def concerns(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self.names)
+        return MARK not in name and any(fnmatchcase(name, pattern) for pattern in self.names)
 
 
 SPOOL = Interest(Hint.SPOOL, ("[!.]*",))  # the one whose events do not change what is watched

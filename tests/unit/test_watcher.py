@@ -78,6 +78,8 @@ EVENTS: list[tuple[str, set[Hint]]] = [
     ("boot/vmlinuz-6.1.0-1", {KERNELS}),
     ("boot/initrd.img-6.1.0-1", {KERNELS}),
     ("boot/initrd.img-6.1.0-1.new", {KERNELS}),
+    ("boot/initrd.img-6.1.0-1.autokmod-new", set()),
+    ("boot/initrd.img-6.1.0-1.autokmod-previous.part", set()),
     ("etc/autokmod/autokmod.toml", {CONFIG}),
     ("etc/autokmod/autokmod.toml.d/10-x.toml", {CONFIG}),
     ("etc/autokmod/packages.d/evdi.toml", {CONFIG, SOURCES}),
