@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
+from autokmod.decide.buildkey import CHOSEN
 from autokmod.decide.facts import Facts
 from autokmod.model import Build, BuiltModule, ForeignBuild, ModuleFacts, Package, Recipe
 
@@ -50,7 +51,12 @@ def sources_of(facts: Facts, package: Package, recipe: Recipe) -> list[ForeignBu
         return [b for b in builds_of(facts, package.name) if b.problem is None]
     promised = promised_names(recipe)
     mine = (b for b in facts.foreign_builds if (b.package, b.version) == (package.name, package.version))
-    return [b for b in mine if b.origin.has_source and b.problem is None and b.names == promised]
+    return [b for b in mine if is_dkms_s(recipe) and b.origin.has_source and b.problem is None and b.names == promised]
+
+
+def is_dkms_s(recipe: Recipe) -> bool:
+    """Whether DKMS builds the same of it: it knows neither autokmod.toml nor the administrator's patches and flags."""
+    return recipe.kind == "dkms" and not any(getattr(recipe, name) for name in CHOSEN)
 
 
 def promised_names(recipe: Recipe) -> frozenset[str]:

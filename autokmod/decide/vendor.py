@@ -12,7 +12,7 @@ from dataclasses import replace
 from autokmod.decide.early import make_decision
 from autokmod.decide.facts import Facts
 from autokmod.decide.finding import RANK
-from autokmod.decide.foreign import builds_of, names_of, promised_names, standing
+from autokmod.decide.foreign import builds_of, is_dkms_s, names_of, promised_names, standing
 from autokmod.decide.settle import Choice, is_fit
 from autokmod.decide.why import no_headers, why_unfit
 from autokmod.model import CompatResult, Decision, DecisionKind, ForeignOrigin, ModuleFacts, Reason, Verdict
@@ -24,6 +24,8 @@ Verdicts = Mapping[str, CompatResult]  # path of another owner's module here →
 
 def is_dkms_s_work(facts: Facts, choice: Choice, verdicts: Verdicts) -> Reason | None:
     """DKMS installed this very package here, whole, and it fits: there is no reason to build it a second time."""
+    if not is_dkms_s(choice.recipe):
+        return None
     promised = promised_names(choice.recipe)
     here = [
         b

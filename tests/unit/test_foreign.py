@@ -29,6 +29,7 @@ from autokmod.model import (
     PlacedFile,
     Placement,
     Reason,
+    RecipePatch,
     Signature,
 )
 from autokmod.observe.external import find_external
@@ -37,7 +38,7 @@ from autokmod.observe.machine import look_at_kernels
 from autokmod.paths import Paths
 from tests.elfwriter import make_ko
 from tests.unit.handmade import add_kernel, add_source
-from tests.unit.test_plan import FACTS, K1, K2, PACKAGE, SYMBOLS, abi, build, config, module
+from tests.unit.test_plan import FACTS, K1, K2, PACKAGE, RECIPE, SYMBOLS, abi, build, config, module
 
 FEATURES = {"compiler": "unknown"}
 
@@ -73,6 +74,7 @@ def placed(key: str, link_from: str | None, *, kmp: bool = False) -> KernelRecor
 
 
 DKMS_K1 = replace(FACTS, foreign_builds=(foreign(module()),))
+PATCHED = replace(RECIPE, series=(RecipePatch("mine.patch", 1, "", own=True),))
 HERE = replace(foreign(module(krel=K2), krel=K2, key="f2"))
 NO_SOURCE = replace(FACTS, packages=(), recipes={}, source_keys={}, keys={})
 VENDOR_K1 = replace(NO_SOURCE, foreign_builds=(foreign(module(), name="vend", has_source=False),))
@@ -145,6 +147,43 @@ def decide(facts: Facts) -> Decision:
             "foreign-stands",
             "DKMS has it installed in updates/dkms, and it fits",
             id="DKMS was here too, and it fits",
+        ),
+        pytest.param(
+            replace(DKMS_K1, recipes={PACKAGE.id: PATCHED}),
+            "build",
+            None,
+            "no-build",
+            "",
+            id="DKMS built it without the administrator's patch",
+        ),
+        pytest.param(
+            replace(DKMS_K1, recipes={PACKAGE.id: replace(RECIPE, undecided=("the administrator's -DX",))}),
+            "build",
+            None,
+            "no-build",
+            "",
+            id="DKMS built it, and whether the administrator's flag belongs to it nobody can tell",
+        ),
+        pytest.param(
+            replace(
+                DKMS_K1,
+                recipes={PACKAGE.id: replace(RECIPE, flags=("-DX=1",))},
+                foreign=(standing(),),
+                foreign_builds=(foreign(module()), HERE),
+            ),
+            "build",
+            None,
+            "no-build",
+            "",
+            id="DKMS was here too, and it lacks the administrator's flag",
+        ),
+        pytest.param(
+            replace(DKMS_K1, recipes={PACKAGE.id: replace(RECIPE, kind="toml")}),
+            "build",
+            None,
+            "no-build",
+            "",
+            id="DKMS built it by another recipe",
         ),
         pytest.param(
             replace(DKMS_K1, foreign=(standing(vermagic="5.0 SMP "),), foreign_builds=(foreign(module()), HERE)),
