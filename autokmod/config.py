@@ -114,6 +114,15 @@ class SignConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BootGuardConfig:
+    """Only for packages with `required = true`: without any, nothing is done to the boot loader's default."""
+
+    enabled: bool = True
+    time_limit_s: Limit = 14 * 86400  # so long, and for so many boots, an older kernel is kept as the default;
+    boot_limit: Limit = 10  # whichever comes first ends it
+
+
+@dataclass(frozen=True, slots=True)
 class PackageConfig:
     """/etc/autokmod/packages.d/NAME.toml: the administrator's word on one package."""
 
@@ -139,6 +148,7 @@ class Config:
     initrd: InitrdConfig = field(default_factory=InitrdConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
     boot: BootConfig = field(default_factory=BootConfig)
+    boot_guard: BootGuardConfig = field(default_factory=BootGuardConfig)
     sign: SignConfig = field(default_factory=SignConfig)
     packages: tuple[tuple[str, PackageConfig], ...] = ()
 

@@ -490,6 +490,46 @@ class KernelStatus:
     booted: BootCheck | None = None  # of the running kernel: this boot
 
 
+@dataclass(frozen=True, slots=True)
+class NextBoot:
+    """Which kernel the next boot takes: without guessing."""
+
+    krel: str | None  # None: not known, or no kernel (`reason` says which)
+    loader: str  # "grub", "systemd-boot", or "" where even that is not known
+    entry: str  # its title or id, as the boot loader has it
+    reason: Reason
+
+    @property
+    def is_known(self) -> bool:
+        """Also that it is none of these kernels."""
+        return self.krel is not None or self.reason.kind == "next-boot-other"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The boot guard keeps one kernel as the default in another's place."""
+
+    kernel: str  # would be the default, and lacks something that is required
+    keeps: str  # is the default instead
+    loader: str
+    entry: str  # what the boot loader was told
+    before: str  # what it had been told before; "": nothing
+    since: float  # s since epoch
+    boots: int  # of the machine, since then
+    boot_id: str  # of the last one that was counted
+    why: Reason  # what the kernel lacks
+
+
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """/var/lib/autokmod/bootguard.json."""
+
+    hold: Hold | None = None
+    last_good: str | None = None  # the last kernel that was the default, and had all that is required
+    given_up: tuple[str, ...] = ()  # kernels that were held back for as long as is allowed, and are not any more
+    problem: Reason | None = None  # why nothing is done although something is required and lacking
+
+
 # ---- jobs ----------------------------------------------------------------------------------------
 
 

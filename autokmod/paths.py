@@ -130,6 +130,11 @@ class Paths:
         return self.kernels / f"{krel}.json"
 
     @property
+    def boot_guard(self) -> Path:
+        """Which boot entry was put in another's place, and until when."""
+        return self.state / "bootguard.json"
+
+    @property
     def keys(self) -> Path:
         """autokmod's own signing key, for root alone; no build sees /var."""
         return self.state / "keys"

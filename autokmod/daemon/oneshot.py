@@ -37,6 +37,7 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
         if all(served):
             shot.fulfil(rescans)
         engine.keep_small()
+        engine.guard_boot()
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
         tell_readiness(status)

@@ -60,6 +60,16 @@ def _booted(sight: Sight) -> BootCheck | None:
     return booted if booted is not None and booted.boot_id == sight.boot_id else None
 
 
+def required_problems(sight: Sight, config: Config) -> tuple[Reason, ...]:
+    """Why this kernel should not be booted by default: what it lacks of what is required. What is in hand does not
+    make it better."""
+    waits = {p.package for p in (sight.record.placements if sight.record else ()) if p.kind is DecisionKind.WAIT}
+    waiting = [n for n in sorted(waits) if config.package(n).required and _is_wanted(sight, config, n)]
+    found = [reason for grade, reason in _findings(sight, config) if grade is Readiness.NOT_READY]
+    found += [Reason("required-waits", f"{name} is required, and waits") for name in waiting]
+    return tuple(found)
+
+
 def is_bootable(status: KernelStatus) -> bool:
     """Whether "may I reboot?" has a meaning for it: headers alone are no kernel."""
     return status.state is not KernelState.HEADERS_ONLY

@@ -12,6 +12,7 @@ from autokmod.act.records import remove_record, write_record
 from autokmod.config import Config
 from autokmod.errors import UnknownKernel
 from autokmod.files import locked
+from autokmod.jobs.bootguard import guard_boot
 from autokmod.jobs.compile import Progress
 from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
@@ -55,10 +56,12 @@ class Engine:
     def run_job(self, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
         if job.verb is Verb.REMOVE:
             self.remove(job.krel)
+            self.guard_boot()
             return JobResult("done", f"{job.krel}: nothing links to it any more")
         krels = self.kernels_to_check() if job.verb is Verb.RESCAN else (job.krel,)
         results = [self._reconcile_job(krel, job, cancel, progress) for krel in krels]
         self.keep_small()
+        self.guard_boot()
         return _worst(results) or (results[0] if results else JobResult("done"))
 
     def _reconcile_job(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
@@ -81,6 +84,10 @@ class Engine:
     def keep_small(self) -> None:
         """The store, after a job: see config.StoreConfig."""
         self._keeper.keep_small(self.clock())
+
+    def guard_boot(self) -> None:
+        """Whatever the job changed may change which kernel should be booted by default: see config.BootGuardConfig."""
+        guard_boot(self.paths, self.config, self.clock())
 
     # ---- what they do ---------------------------------------------------------------------------
 
