@@ -13,7 +13,8 @@ from autokmod.errors import AutokmodError
 
 EPILOG = """\
 Exit status: 0 success; 1 failure; 2 wrong usage; 3 something is not ready (status, ready); 4 no such kernel, package or
-job; 69 autokmodd does not answer; 78 the configuration is wrong; 130 Ctrl-C.
+job, or it depends on the next boot's kernel, which is not known (ready); 69 autokmodd does not answer; 78 the
+configuration is wrong; 130 Ctrl-C.
 """
 # Verbs whose modules bring the readers of modules with them, and those modules, in the order in which help lists them.
 LAZY = {"check": "check", "verify": "verify", "build": "build", "gc": "gc", "key": "key", "initrd": "initrd"}

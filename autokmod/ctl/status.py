@@ -12,6 +12,7 @@ from autokmod.ctl.terminal import Output
 from autokmod.ctl.view import (
     NOT_READY,
     OK,
+    UNKNOWN,
     View,
     output_of,
     paths_of,
@@ -44,10 +45,13 @@ def add_parser(sub: Any) -> None:
     ready = sub.add_parser(
         "ready",
         help="may I reboot?",
-        description="Say whether a kernel, or every kernel, may be booted. "
-        "Exit status: 0 if so, 3 if not, 4 if there is no such kernel.",
+        description="Say whether a kernel may be booted: the one that the next boot takes, or the one that is named. "
+        "Where it is not known which that is, whether all may be. Exit status: 0 if so, 3 if not, 4 if there is no "
+        "such kernel, or it depends on which of them the next boot takes.",
     )
-    ready.add_argument("krel", nargs="?", metavar="KREL", help="the kernel (default: every kernel)")
+    which = ready.add_mutually_exclusive_group()
+    which.add_argument("krel", nargs="?", metavar="KREL", help="the kernel (default: that of the next boot)")
+    which.add_argument("--all", action="store_true", help="every kernel")
     ready.set_defaults(run=run_ready)
     kernels = sub.add_parser("list-kernels", help="list the kernels of this machine", description="List the kernels.")
     kernels.set_defaults(run=run_list_kernels)
@@ -74,8 +78,9 @@ def _tell_machine(paths: Paths, view: View, statuses: Sequence[KernelStatus], ou
         neighbours = {} if full else {"neighbours": [to_json(n) for n in find_neighbours(paths)]}
         output.data({**_machine_json(view, statuses), **neighbours})
     else:
+        guard = [clean(view.guard_line)] if view.guard_line else []
         neighbour_lines = () if full else _neighbour_lines(paths, output)
-        output.lines([*machine_lines(statuses, output.style, full=full), *neighbour_lines])
+        output.lines([*machine_lines(statuses, output.style, full=full), *guard, *neighbour_lines])
         _tell_empty(paths, view, output)
     return OK if all_ready(statuses) else NOT_READY
 
@@ -85,6 +90,8 @@ def _machine_json(view: View, statuses: Sequence[KernelStatus]) -> dict[str, Any
         "kernels": [to_json(s) for s in statuses],
         "jobs": [to_json(j) for j in view.jobs],
         "daemon_running": view.daemon_running,
+        "next_boot": to_json(view.next_boot),
+        "boot_guard": to_json(view.guard) if view.guard else None,
     }
 
 
@@ -151,20 +158,39 @@ def _package_row(status: KernelStatus) -> tuple[Cell | str, ...]:
 def run_ready(args: argparse.Namespace) -> int:
     output = output_of(args)
     view = take_view(paths_of(args))
-    asked = [view.kernel(args.krel)] if args.krel else [s for s in view.statuses if is_bootable(s)]
-    good = all(s.readiness is Readiness.READY and is_bootable(s) for s in asked)
+    asked = _asked(view, args.krel, every=args.all)
+    good = _verdict([_may_boot(s) for s in asked], is_guess=not (args.krel or args.all or view.next_boot.krel))
     if output.json != "off":
-        output.data({"ready": good, "kernels": [to_json(s) for s in asked]})
+        data = {"ready": good, "next_boot": to_json(view.next_boot), "kernels": [to_json(s) for s in asked]}
+        output.data(data)
     else:
         output.lines([line for status in asked for line in _ready_lines(status, output)])
         if not asked:
             output.note(NO_KERNELS)
+        if good is None:
+            output.note(f"which of them the next boot takes is not known: {clean(view.next_boot.reason.text)}")
     tell_idle_queue(view, output)
-    return tell_config_error(view, output) or (OK if good else NOT_READY)
+    return tell_config_error(view, output) or (UNKNOWN if good is None else OK if good else NOT_READY)
+
+
+def _asked(view: View, krel: str | None, *, every: bool) -> list[KernelStatus]:
+    """Raises UnknownKernel."""
+    wanted = krel or (None if every else view.next_boot.krel)
+    return [view.kernel(wanted)] if wanted else [s for s in view.statuses if is_bootable(s)]
+
+
+def _may_boot(status: KernelStatus) -> bool:
+    return status.readiness is Readiness.READY and is_bootable(status)
+
+
+def _verdict(answers: Sequence[bool], *, is_guess: bool) -> bool | None:
+    """None: they differ, and whose counts is not known."""
+    return None if is_guess and any(answers) and not all(answers) else all(answers)
 
 
 def _ready_lines(status: KernelStatus, output: Output) -> list[str]:
-    head = f"{clean(status.krel)}: {status.readiness}"
+    tail = " (next boot)" if status.next_boot else ""
+    head = f"{clean(status.krel)}: {status.readiness}{tail}"
     return [head, *(line for reason in status.reasons for line in reason_lines(reason, output.style, indent="    "))]
 
 

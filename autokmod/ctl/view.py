@@ -12,10 +12,12 @@ from pathlib import Path
 from autokmod.config import Config
 from autokmod.config_load import load_config
 from autokmod.ctl.terminal import Output, choose_style, json_mode
-from autokmod.errors import ConfigError, UnknownKernel, UsageError
-from autokmod.jobs.machine import read_machine
+from autokmod.decide.bootguard import guard_sentence
+from autokmod.errors import ConfigError, FormatError, UnknownKernel, UsageError
+from autokmod.jobs.machine import read_machine_and_next
 from autokmod.jobs.queued import read_jobs
-from autokmod.model import Job, KernelStatus
+from autokmod.model import GuardState, Job, KernelStatus, NextBoot
+from autokmod.observe.bootguard import read_guard
 from autokmod.observe.machine import is_daemon_running
 from autokmod.paths import Paths
 
@@ -30,6 +32,9 @@ class View:
     jobs: tuple[Job, ...]
     daemon_running: bool
     config_error: ConfigError | None
+    next_boot: NextBoot
+    guard: GuardState | None  # None: what was written down of it cannot be read
+    guard_line: str | None
 
     def kernel(self, krel: str) -> KernelStatus:
         """Raises UnknownKernel."""
@@ -66,8 +71,17 @@ def take_view(paths: Paths) -> View:
     config, error = _config(paths)
     now = time.time()
     jobs = read_jobs(paths, config.retry, now)
-    statuses = read_machine(paths, config, jobs, now)
-    return View(statuses, jobs, is_daemon_running(paths), error)
+    statuses, next_boot = read_machine_and_next(paths, config, jobs, now)
+    guard = _guard(paths)
+    line = guard_sentence(guard, config.boot_guard) if guard else "boot guard: what was written down of it is damaged"
+    return View(statuses, jobs, is_daemon_running(paths), error, next_boot, guard, line)
+
+
+def _guard(paths: Paths) -> GuardState | None:
+    try:
+        return read_guard(paths)
+    except (FormatError, OSError):
+        return None
 
 
 def _config(paths: Paths) -> tuple[Config, ConfigError | None]:

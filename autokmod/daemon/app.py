@@ -22,6 +22,7 @@ from autokmod.daemon.logcontrol import LogControl
 from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify, notify_status, watchdog_s
+from autokmod.daemon.sayings import SAYINGS, say
 from autokmod.daemon.service import XML, Manager
 from autokmod.daemon.settle import wait_s
 from autokmod.daemon.watcher import Watcher
@@ -34,14 +35,8 @@ from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 
 REMOVED = "removed"  # the readiness of a kernel that is gone
+GUARD_S = 3600.0  # between two looks of the boot guard
 TRANSACTION_S = 20.0  # between two looks at a kernel that a package manager is unpacking
-SAYINGS = {
-    Readiness.READY: ("info", Event.KERNEL_READY, "is ready: it may be booted"),
-    Readiness.WAITING: ("warning", Event.KERNEL_WAITING, "waits"),
-    Readiness.DEGRADED: ("warning", Event.KERNEL_DEGRADED, "lacks something that is not required"),
-    Readiness.NOT_READY: ("error", Event.KERNEL_NOT_READY, "is not ready to be booted"),
-}
-
 log = journal.get()
 
 
@@ -83,6 +78,7 @@ class App:
             self._watch()
             self._serve()
             self._look("boot", time.time())
+            self._guard()
             self.core.worker.start()
             self._start_watchdog()
             self._tell_state()
@@ -266,6 +262,7 @@ class App:
     def _judged(self, result: Future[tuple[dict[str, KernelStatus], bool]]) -> None:
         before = self._kernels
         self._kernels, in_transaction = result.result()
+        self.manager.tell_next_boot(self._kernels.values())
         for krel in sorted(before.keys() - self._kernels.keys()):
             self._said.pop(krel, None)
             log.info(f"{krel} is gone", kind=Event.KERNEL_REMOVED, krel=krel)
@@ -282,11 +279,12 @@ class App:
         """Pending is on the way to something else, and not worth a word."""
         if status.readiness in SAYINGS and self._said.get(status.krel) is not status.readiness:
             self._said[status.krel] = status.readiness
-            level, kind, sentence = SAYINGS[status.readiness]
-            why = f": {status.reasons[0].text}" if status.reasons else ""
-            getattr(log, level)(
-                f"{status.krel} {sentence}{why}", kind=kind, krel=status.krel, result=status.readiness.value
-            )
+            say(status)
+
+    def _guard(self) -> None:
+        """Also without any job: its limits are of time and boots."""
+        self._do(self.core.guard, self._checked)
+        self.loop.after(GUARD_S, self._guard)
 
     def _checked(self, result: Future[Any]) -> None:
         result.result()

@@ -115,6 +115,10 @@ class Core:
             self.worker.use(self.engine, config.retry)
         return config
 
+    def guard(self) -> None:
+        """Which kernel may be booted by default: see config.BootGuardConfig."""
+        self.engine.guard_boot()
+
     def take_up(self) -> None:
         """Something changed in the spool."""
         self.queue.refresh()

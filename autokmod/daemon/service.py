@@ -6,7 +6,7 @@ Its attributes and signals are touched on the loop's thread only; what looks at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +16,7 @@ from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
 from autokmod.daemon.core import Core
 from autokmod.daemon.variants import record
 from autokmod.jsonvalue import to_json
-from autokmod.model import Reason
+from autokmod.model import KernelStatus, Reason
 
 XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")
 LONGEST_LOG = 1 << 20  # characters; compilers complain last of what ended them
@@ -39,6 +39,8 @@ class Manager:
         self.State = "starting"
         self.NJobs = 0
         self.ConfigurationError = ""
+        self.NextBootKernel = ""
+        self.NextBootReadiness = "unknown"
 
     def update(self, values: Mapping[str, str | int]) -> None:
         """Set properties and tell about those that are other than before."""
@@ -47,6 +49,11 @@ class Manager:
             setattr(self, name, value)
         if changed:
             self.PropertiesChanged(INTERFACE, changed, [])
+
+    def tell_next_boot(self, statuses: Iterable[KernelStatus]) -> None:
+        taken = next((s for s in statuses if s.next_boot), None)
+        kernel, readiness = (taken.krel, taken.readiness.value) if taken else ("", "unknown")
+        self.update({"NextBootKernel": kernel, "NextBootReadiness": readiness})
 
     @threaded
     def ListKernels(self) -> list[Record]:

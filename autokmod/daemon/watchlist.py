@@ -34,6 +34,9 @@ class Hint(StrEnum):
 MODULESD_NAMES = ("build", "source", "kernel", "vmlinuz", "config", "modules.order", "modules.builtin")
 KDIR_NAMES = ("Makefile", "Module.symvers", ".config", "include", "scripts")
 BOOT_NAMES = ("vmlinuz-*", "vmlinux-*", "Image-*", "kernel-*", "initrd[-.]*", "initramfs-*", "booster-*")
+# What decides which kernel the next boot takes. Not variables of the firmware, of which nobody is told.
+LOADER_DIRECTORIES = ("boot/grub", "boot/grub2", "boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries")
+LOADER_NAMES = ("grub.cfg", "grubenv", "*.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ def _wanted(paths: Paths) -> Iterator[tuple[Path, Interest]]:
         yield paths.modulesd(krel) / "build", Interest(Hint.KERNELS, KDIR_NAMES)
         yield from ((directory, Interest(Hint.KERNELS, ("*",))) for directory in _of_others(paths.modulesd(krel)))
     yield paths.boot, Interest(Hint.KERNELS, BOOT_NAMES)
+    for directory in LOADER_DIRECTORIES:
+        if paths.at(directory).is_dir():
+            yield paths.at(directory), Interest(Hint.KERNELS, LOADER_NAMES)
     yield paths.usr_src, Interest(Hint.SOURCES, ("*",))
     for name in _directories(paths.usr_src):
         yield paths.usr_src / name, Interest(Hint.SOURCES, ("*",))

@@ -235,7 +235,7 @@ def test_nothing_breaks_on_an_empty_machine(tmp_path: Path, verb: str) -> None:
 def test_json_is_the_value_itself(paths: Paths) -> None:
     fail(paths, C)
     found = data(ctl(paths, "status", "--json"))
-    assert set(found) == {"kernels", "jobs", "daemon_running", "neighbours"}
+    assert set(found) == {"kernels", "jobs", "daemon_running", "neighbours", "next_boot", "boot_guard"}
     kernels = [from_json(KernelStatus, k, "stdout") for k in found["kernels"]]
     assert [k.krel for k in kernels] == [A, B, C]
     assert kernels[2].placements[0].reasons[1].wanted_crc == 0xA0
@@ -275,9 +275,26 @@ def test_json_of_each_verb(paths: Paths) -> None:
 def test_ready(paths: Paths) -> None:
     assert ctl(paths, "ready").returncode == 0
     fail(paths, C)
-    assert ctl(paths, "ready").returncode == 3
+    unknown = ctl(paths, "ready")
+    assert unknown.returncode == 4
+    assert "which of them the next boot takes is not known" in unknown.stderr
+    assert ctl(paths, "ready", "--all").returncode == 3
     assert ctl(paths, "ready", A).stdout == f"{A}: ready\n"
     assert ctl(paths, "ready", "6.9.9").returncode == 4
+
+
+@pytest.mark.parametrize(("index", "code", "ready"), [(0, 0, True), (1, 3, False), (7, 4, None)])
+def test_ready_asks_for_the_next_boots_kernel(paths: Paths, index: int, code: int, ready: bool | None) -> None:
+    fail(paths, C)
+    (paths.boot / "grub").mkdir(parents=True)
+    entries = [f"menuentry {k} {{ linux /boot/vmlinuz-{k} }}\n" for k in (A, C)]
+    maybe = "if keystatus; then menuentry x { linux /boot/vmlinuz-x }; fi\n"
+    (paths.boot / "grub/grub.cfg").write_text(f"set default={index}\n{''.join(entries)}{maybe}")
+    done = ctl(paths, "ready", "--json")
+    assert (done.returncode, data(done)["ready"]) == (code, ready)
+    assert data(done)["next_boot"]["krel"] == {0: A, 1: C, 7: None}[index]
+    kernels = {k["krel"]: k["next_boot"] for k in data(ctl(paths, "list-kernels", "--json"))["kernels"]}
+    assert kernels[A] == (None if index == 7 else index == 0)
 
 
 def test_explain_a_link(paths: Paths) -> None:
