@@ -37,7 +37,14 @@ def tell_grub(paths: Paths, directory: str, entry: str) -> None:
 
 def tell_systemd_boot(paths: Paths, entry: str) -> None:
     """Raises AutokmodError, OSError."""
-    run(_inside(paths, ("bootctl", "set-default", entry)), timeout_s=LIMIT_S)
+    under_systemd = paths.root == Path("/") and Path("/run/systemd/system").is_dir()
+    run(_inside(paths, bootctl_cmd(entry, under_systemd=under_systemd)), timeout_s=LIMIT_S)
+
+
+def bootctl_cmd(entry: str, *, under_systemd: bool) -> tuple[str, ...]:
+    """The kernel keeps EFI variables immutable, and our service has no right to change that: systemd has it done."""
+    outside = ("systemd-run", "--wait", "--collect", "--quiet", "--") if under_systemd else ()
+    return (*outside, "bootctl", "set-default", entry)
 
 
 def _is_there(paths: Paths, tool: str) -> bool:

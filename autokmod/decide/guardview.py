@@ -52,8 +52,11 @@ def _view_grub(look: BootLook, krels: Sequence[str], hold: Hold | None) -> Loade
     now = _grub_default(look, krels, told)
     is_ours = hold is not None and (told == hold.entry or now.krel == hold.keeps)
     wanted = _grub_default(look, krels, hold.before) if hold is not None and is_ours else now
-    entries = _grub_entries(look, krels)
-    return LoaderView(wanted, entries, told, is_ours, None if entries else _grub_obstacle(look))
+    choices = _grub_choices(look, krels)
+    entries = {krel: spec for krel, spec in choices.items() if _grub_default(look, krels, spec).krel == krel}
+    if len(entries) == len(choices):
+        return LoaderView(wanted, entries, told, is_ours, None)
+    return LoaderView(wanted, {}, told, is_ours, _grub_obstacle(look))
 
 
 def _grub_default(look: BootLook, krels: Sequence[str], saved: str) -> NextBoot:
@@ -62,14 +65,13 @@ def _grub_default(look: BootLook, krels: Sequence[str], saved: str) -> NextBoot:
     return unknown(GRUB, menu) if isinstance(menu, str) else from_menu(look, menu, krels)
 
 
-def _grub_entries(look: BootLook, krels: Sequence[str]) -> dict[str, str]:
+def _grub_choices(look: BootLook, krels: Sequence[str]) -> dict[str, str]:
+    """The first entry of each kernel that names it: "the newest" will be another one tomorrow."""
     found: dict[str, str] = {}
     for choice in _choices(look):
         krel = find_krel(look, choice.image, krels)
-        if krel is None or krel in found or krel not in choice.spec:
-            continue
-        if _grub_default(look, krels, choice.spec).krel == krel:
-            found[krel] = choice.spec
+        if krel is not None and krel in choice.spec:
+            found.setdefault(krel, choice.spec)
     return found
 
 

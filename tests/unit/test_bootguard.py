@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autokmod.act.bootguard import bootctl_cmd
 from autokmod.config import BootGuardConfig
 from autokmod.decide.bootguard import GuardFacts, GuardStep, Move, decide_guard, guard_sentence
 from autokmod.files import write_json
@@ -126,7 +127,8 @@ def test_what_was_told_before_comes_back() -> None:
 
 
 def test_boots_are_counted_once_each() -> None:
-    state, moves = HELD, []
+    state = HELD
+    moves: list[Move] = []
     for boot_id in ("boot-1", "boot-2", "boot-2", "", "boot-3", "boot-4"):
         step = decide_guard(state, replace(held(takes(C), A, B), boot_id=boot_id), LIMITS)
         state, moves = step.state, [*moves, step.move]
@@ -211,3 +213,8 @@ def test_what_is_written_is_read(tmp_path: object) -> None:
     assert read_guard(paths) == state
     assert to_json(state)["hold"]["why"]["kind"] == "build-failed"
     assert isinstance(decide_guard(state, BAD, LIMITS), GuardStep)
+
+
+def test_systemd_boot_is_told_from_outside_the_service() -> None:
+    assert bootctl_cmd("m.conf", under_systemd=False) == ("bootctl", "set-default", "m.conf")
+    assert bootctl_cmd("", under_systemd=True)[-4:] == ("--", "bootctl", "set-default", "")
