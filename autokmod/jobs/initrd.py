@@ -48,6 +48,7 @@ class Examined:
     problems: tuple[Reason, ...]
     made_by: str | None
     wrong: frozenset[str] | None  # the modules that problems are about; None: the image as a whole
+    laid_over: frozenset[str]  # what an overlay carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class InitrdStep:
         looked = self.look(record, found.path)
         if not looked.problems:
             return self._say(record, self._good(found.path, looked), ok=True, seen=seen, modules=tuple(looked.expected))
-        if self._is_for_overlay(record, looked):
+        if self._is_for_overlay(looked, self._overlaid(record)):
             return self._try(self._lay_over, record, found, looked)
         if not self.config.initrd.regenerate:
             why = self._stale(found.path, looked.problems)
@@ -98,9 +99,9 @@ class InitrdStep:
             text = f"{exc}; it stays as it was: {_sentence(looked.problems)}"
             return self._say(record, Reason("initrd-failed", text, hint=exc.hint or None), ok=False)
 
-    def _is_for_overlay(self, record: KernelRecord, looked: Examined) -> bool:
+    def _is_for_overlay(self, looked: Examined, overlaid: frozenset[str]) -> bool:
         """Nothing else is wrong than what is to be laid over."""
-        return looked.wrong is not None and bool(looked.wrong) and looked.wrong <= self._overlaid(record)
+        return looked.wrong is not None and bool(looked.wrong) and looked.wrong <= overlaid
 
     def _overlaid(self, record: KernelRecord) -> frozenset[str]:
         """Kernel names of what reaches the image by an overlay alone."""
@@ -129,7 +130,7 @@ class InitrdStep:
         }
         problems = tuple(reason for reasons in found.values() for reason in reasons)
         wrong = frozenset(name for name, reasons in found.items() if reasons)
-        return Examined(expected, damage or problems, carried.made_by, None if damage else wrong)
+        return Examined(expected, damage or problems, carried.made_by, None if damage else wrong, carried.laid_over)
 
     def expected(self, record: KernelRecord, carried: Iterable[str]) -> dict[str, str]:
         """Of the modules that stand those that belong in the image, and why. `carried`: kernel names."""
@@ -159,8 +160,10 @@ class InitrdStep:
         ):
             record = read_record(self.paths, self.krel) or record
             looked = self.look(record, draft.path, before.expected)
-            if self._is_for_overlay(record, looked):
-                base, overlay = self._overlay(record, draft.path, looked)
+            # What only an overlay carried the generator may not know of, whatever the configuration says now.
+            overlaid = self._overlaid(record) | before.laid_over
+            if self._is_for_overlay(looked, overlaid):
+                base, overlay = self._overlay(draft.path, looked, overlaid)
                 append(self.paths, draft.path, draft.path, base, overlay)
                 looked = self.look(record, draft.path, before.expected)
             text = f"{self.paths.inside(found.path)} was made anew by {generator.name}"
@@ -170,15 +173,15 @@ class InitrdStep:
         generator = choose(self.paths, found.place, before.made_by)
         with self.publishing(self.krel), locked(self.paths.lock):
             record = read_record(self.paths, self.krel) or record
-            base, overlay = self._overlay(record, found.path, before)
+            base, overlay = self._overlay(found.path, before, self._overlaid(record))
             with overlaid(self.paths, found.path, base, overlay) as draft:
                 looked = self.look(record, draft.path, before.expected)
                 text = f"to {self.paths.inside(found.path)} an overlay was appended"
                 return self._publish(record, found, draft, looked, generator, Reason("initrd-overlaid", text))
 
-    def _overlay(self, record: KernelRecord, image: Path, looked: Examined) -> tuple[Base, Overlay]:
+    def _overlay(self, image: Path, looked: Examined, overlaid: frozenset[str]) -> tuple[Base, Overlay]:
         """For all that it is to carry, not only for what is wrong: it takes the place of a former one."""
-        wanted = frozenset(looked.expected) & self._overlaid(record)
+        wanted = frozenset(looked.expected) & overlaid
         try:
             return overlay_for(self.paths, self.krel, image, wanted, self.config.initrd.modprobe_conf)
         except (AutokmodError, OSError) as exc:

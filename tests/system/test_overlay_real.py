@@ -70,6 +70,23 @@ def test_one_package_by_overlay_and_another_by_the_generator(world: World) -> No
     assert world.runs == 1
 
 
+def test_told_no_more_to_lay_over_it_asks_the_generator_first(world: World) -> None:
+    """What that leaves out is not lost all the same: the image carried it."""
+    world.reconcile(overlay=True)
+    add_module(world.root, "rootdrv", "two")
+    assert word(world.reconcile()).kind == "initrd-refreshed"
+    assert (kinds(world), world.runs) == (["zstd"], 1)
+    add_module(world.root, "other")
+    (world.root.path / "etc/autokmod/packages.d/other.toml").write_text('initrd = "overlay"\n')
+    assert word(world.reconcile_configured()).kind == "initrd-overlaid"
+    (world.root.path / "etc/autokmod/packages.d/other.toml").unlink()
+    add_module(world.root, "other", "two")
+    record = world.reconcile_configured()
+    assert (record.initrd_ok, word(record).kind) == (True, "initrd-refreshed"), word(record).text
+    assert (kinds(world), world.runs) == (["zstd", "cpio"], 2)
+    assert record.initrd_modules == ("other", "rootdrv")
+
+
 def test_an_overlay_that_cannot_be_made_changes_nothing(world: World) -> None:
     before = world.image().read_bytes()
     record = world.reconcile(overlay=True, modprobe_conf=("/etc/modprobe.d/not-there.conf",))

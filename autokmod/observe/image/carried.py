@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from autokmod.errors import FormatError
 from autokmod.observe.blob import decompress
+from autokmod.observe.image.base import is_overlay
 from autokmod.observe.image.contents import Image, read_image, resolve
 from autokmod.observe.image.cpio import Entry
 from autokmod.observe.modtree import SUFFIXES, module_name
@@ -31,6 +32,7 @@ class Carried:
     index: bytes  # modules.dep, as text or binary: a path that is not in it is not known to modprobe
     opaque: tuple[str, ...]  # file systems inside, which hide what they hold
     made_by: str | None  # a generator's name
+    laid_over: frozenset[str] = frozenset()  # kernel names of what overlays of autokmod's carry
 
 
 def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
@@ -51,7 +53,9 @@ def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
             modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
     digests = {p: _digest(whole, krel, p) for name in wanted & set(modules) for p in modules[name]}
     index = b"\n".join(e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None)
-    return Carried(modules, digests, index, whole.opaque, made_by(whole))
+    overlays = (s for s in whole.segments if is_overlay(s, krel))
+    laid_over = frozenset(module_name(e.path) for s in overlays for e in s.entries if e.path.endswith(SUFFIXES))
+    return Carried(modules, digests, index, whole.opaque, made_by(whole), laid_over)
 
 
 def is_wanted(path: str, names: Collection[str]) -> bool:
