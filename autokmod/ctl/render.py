@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from autokmod.config import BootGuardConfig
 from autokmod.ctl.terminal import Style
 from autokmod.decide.boot import boot_sentence
-from autokmod.model import DecisionKind, KernelState, KernelStatus, Placement, Readiness, Reason
+from autokmod.model import DecisionKind, GuardState, KernelState, KernelStatus, Placement, Readiness, Reason
 
 RED, GREEN, YELLOW, BLUE, GREY, BOLD = "31", "32", "33", "34", "90", "1"
 MARKS = {  # readiness → symbol, the same in ASCII, colour
@@ -162,3 +163,19 @@ def error_lines(placement: Placement, style: Style, *, indent: str, limit: int =
         yield indent + paint(clean(f"{where}{error.text}"), RED, style)
     if len(placement.errors) > limit:
         yield f"{indent}and {len(placement.errors) - limit} more"
+
+
+# ---- the boot guard -------------------------------------------------------------------------------
+
+
+def guard_sentence(state: GuardState, limits: BootGuardConfig) -> str | None:
+    """One line of `status`; None where there is nothing to say."""
+    hold = state.hold
+    if hold is not None:
+        left = f"given up after {limits.time_limit_s / 86400:g} days or {limits.boot_limit} boots"
+        return f"boot guard: {hold.keeps} is the default while {hold.kernel} is not ready ({hold.why.text}); {left}"
+    if state.problem is not None:
+        return f"boot guard: cannot help: {state.problem.text}"
+    if state.given_up:
+        return f"boot guard: given up on {', '.join(state.given_up)}, which may be booted without what is required"
+    return None

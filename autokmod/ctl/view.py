@@ -11,8 +11,8 @@ from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
+from autokmod.ctl.render import guard_sentence
 from autokmod.ctl.terminal import Output, choose_style, json_mode
-from autokmod.decide.bootguard import guard_sentence
 from autokmod.errors import ConfigError, FormatError, UnknownKernel, UsageError
 from autokmod.jobs.machine import read_machine_and_next
 from autokmod.jobs.queued import read_jobs

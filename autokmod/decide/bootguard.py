@@ -124,9 +124,9 @@ def _with_hold(state: GuardState, hold: Hold, facts: GuardFacts, limits: BootGua
         return _release(replace(state, last_good=wanted), hold, f"{wanted} is ready")
     if (why := _expired(hold, facts, limits)) is not None:
         return _give_up(state, hold, wanted or hold.kernel, why)
-    if hold.keeps not in facts.safe or hold.keeps not in facts.entries:
-        return _change(state, hold, wanted or hold.kernel, facts)
     kernel = wanted or hold.kernel
+    if hold.keeps not in facts.entries or (hold.keeps not in facts.safe and _choose(state, facts) is not None):
+        return _change(state, hold, kernel, facts)
     now = replace(hold, kernel=kernel, why=facts.lacking.get(kernel, hold.why))
     return GuardStep(Move.NONE, replace(state, hold=now))
 
@@ -144,7 +144,8 @@ def _give_up(state: GuardState, hold: Hold, kernel: str, how_long: str) -> Guard
 
 
 def _change(state: GuardState, hold: Hold, kernel: str, facts: GuardFacts) -> GuardStep:
-    """The kernel that was kept is not to be kept any more."""
+    """The kernel that was kept is gone, or not ready any more while another is. Were none, it would stay: that it is
+    not ready may pass with the next look, and it was ready once."""
     step = _hold(state, kernel, facts, since=hold)
     if step.move is Move.HOLD:
         return step
@@ -155,19 +156,3 @@ def _change(state: GuardState, hold: Hold, kernel: str, facts: GuardFacts) -> Gu
 def _release(state: GuardState, hold: Hold, why: str) -> GuardStep:
     text = f"{why}: {hold.keeps} is not kept as the default any more"
     return GuardStep(Move.RELEASE, replace(state, hold=None), hold.before, text)
-
-
-# ---- for people ----------------------------------------------------------------------------------
-
-
-def guard_sentence(state: GuardState, limits: BootGuardConfig) -> str | None:
-    """One line of `status`; None where there is nothing to say."""
-    hold = state.hold
-    if hold is not None:
-        left = f"given up after {limits.time_limit_s / 86400:g} days or {limits.boot_limit} boots"
-        return f"boot guard: {hold.keeps} is the default while {hold.kernel} is not ready ({hold.why.text}); {left}"
-    if state.problem is not None:
-        return f"boot guard: cannot help: {state.problem.text}"
-    if state.given_up:
-        return f"boot guard: given up on {', '.join(state.given_up)}, which may be booted without what is required"
-    return None

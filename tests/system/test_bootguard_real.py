@@ -25,7 +25,8 @@ from tests.conftest import MakeRoot
 from tests.corpus import Corpus
 from tests.grubdisk import GrubDisk
 
-pytestmark = [pytest.mark.root, pytest.mark.kbuild]
+NO_LOOP = pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices")
+pytestmark = [pytest.mark.root, pytest.mark.kbuild, NO_LOOP]
 
 CONF = """PACKAGE_NAME=guarded
 PACKAGE_VERSION=1

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from autokmod.act.bootguard import bootctl_cmd
 from autokmod.config import BootGuardConfig
-from autokmod.decide.bootguard import GuardFacts, GuardStep, Move, decide_guard, guard_sentence
+from autokmod.ctl.render import guard_sentence
+from autokmod.decide.bootguard import GuardFacts, GuardStep, Move, decide_guard
 from autokmod.files import write_json
 from autokmod.jsonvalue import to_json
 from autokmod.model import GuardState, Hold, NextBoot, Reason
@@ -110,8 +111,9 @@ def test_switched_off() -> None:
         (replace(held(UNKNOWN, A, B), now=1100.0), Move.GIVE_UP),
         (replace(held(takes(C), A, B), now=-9.0), Move.NONE),  # a clock that was wrong
         (held(takes(C), A), Move.HOLD),  # what was kept is not ready any more, another is
-        (held(takes(C)), Move.RELEASE),  # none is: the machine keeps the default it had
+        (held(takes(C)), Move.NONE),  # none is
         (replace(held(takes(C), A, B), entries={A: "e"}), Move.HOLD),
+        (replace(held(takes(C), A, B), entries={}), Move.RELEASE),  # there is nothing that could be the default instead
     ],
 )
 def test_ends(given: GuardFacts, move: Move) -> None:
