@@ -13,7 +13,7 @@ import pytest
 from autokmod.events import Event
 from autokmod.model import Readiness
 from tests.vmsys.base import PLAIN
-from tests.vmsys.guest import MODULES, Guest
+from tests.vmsys.guest import ANYBODY, MODULES, Guest
 from tests.vmsys.world import BROKEN, SOURCES, UPGRADED, Kernels, World
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.kbuild]
@@ -136,3 +136,21 @@ def test_no_headers(guest: Guest, kernels: Kernels) -> None:
     assert guest.run("autokmodctl ready").status == 3
     assert guest.journal(Event.KERNEL_WAITING, kernel=krel)
     assert guest.run(f"modprobe {MODULES[UPGRADED]}").status != 0
+
+
+def test_headers_later(guest: Guest, kernels: Kernels) -> None:
+    """3. its headers in a later transaction: built, or linked where that fits"""
+    krel = kernels.others[1]
+    guest.apt("install", headers(krel))
+    guest.wait()
+    guest.reboot(krel)
+    guest.prove(owner=ANYBODY)
+
+
+def test_reboot_at_once(guest: Guest, kernels: Kernels) -> None:
+    """5. apt install && reboot: finished before the machine goes down"""
+    krel = kernels.others[2]
+    guest.reboot(krel, f"apt-get -q -y install {image(krel)} {headers(krel)} && reboot")
+    guest.prove(owner=ANYBODY)
+    flushed = guest.sh("journalctl --no-pager -q -b -1 -u autokmod-flush.service")
+    assert f"{krel} is degraded" in flushed, flushed  # the package that does not compile
