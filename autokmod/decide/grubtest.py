@@ -7,6 +7,8 @@ from typing import Protocol
 
 UNKNOWN = "\0"  # what a variable holds, or a part of a word is, of which nothing is known
 
+MAX_WORDS = 100
+
 
 class IsThere(Protocol):
     def __call__(self, file: str, *, filled: bool) -> bool | None: ...
@@ -14,6 +16,8 @@ class IsThere(Protocol):
 
 def evaluate(args: Sequence[str], is_there: IsThere) -> bool | None:
     """-o binds less than -a, as in test(1). What is not understood is unknown."""
+    if len(args) > MAX_WORDS:
+        return None
     for operator, decided in (("-o", True), ("-a", False)):
         if operator in args[1:]:
             at = len(args) - 1 - list(reversed(args)).index(operator)

@@ -14,6 +14,8 @@ from autokmod.errors import FormatError
 
 MAX_DEPTH = 50
 MAX_TOKENS = 400_000
+MAX_BRANCHES = 100  # of one if
+MAX_NEGATIONS = 10
 NAME = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[?#@*])\}|([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[?#@*]))")
 BLANK, ENDS, BRACES = " \t\r", "\n;", "{}"
 OUT_OF_PLACE = ("then", "elif", "else", "fi", "do", "done")
@@ -218,6 +220,8 @@ class _Parser:
             condition = self.nodes(("then",))
             self._expect("then")
             branches.append((condition, self.nodes(("elif", "else", "fi"))))
+            if len(branches) > MAX_BRANCHES:
+                raise FormatError(self._path, "an if with too many branches")
         otherwise: tuple[Node, ...] = ()
         if self._key(self._skip_ends()) == "else":
             self._at += 1
@@ -256,4 +260,6 @@ class _Parser:
             self._expect("}")
         elif not words or token not in ("\n", None, "}"):
             raise FormatError(self._path, f"{token!r} where a command should be")
+        if all(word.plain == "!" for word in words[:MAX_NEGATIONS]) and len(words) > MAX_NEGATIONS:
+            raise FormatError(self._path, "too many negations")
         return Command(tuple(words), body)

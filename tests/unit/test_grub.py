@@ -290,6 +290,25 @@ def test_no_configuration(text: str) -> None:
         parse_script(text, "grub.cfg")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if false; then a; " + "elif false; then a; " * 5000 + "fi\n",
+        "! " * 5000 + "true\n",
+        "if [ " + "a -a " * 5000 + "a ]; then a; fi\n",
+        "if [ " + "! " * 5000 + "a ]; then a; fi\n",
+        "if a; then " * 5000 + "fi; " * 5000,
+        "submenu a { " * 5000 + "}" * 5000,
+        "$a" * 5000 + "\n",
+        "menuentry a { }\n" * 5000,
+    ],
+    ids=["elif", "negations", "and", "not", "nested", "menus", "variables", "entries"],
+)
+def test_any_size_is_an_error_or_an_answer(text: str) -> None:
+    menu = read_menu(look(text))
+    assert isinstance(menu, str) or menu.default() is not None
+
+
 @pytest.mark.parametrize("text", ["function f { f; }\nf\n", "function f { f; f; }\nmenuentry a { f }\n"])
 def test_no_end(text: str) -> None:
     made = read_menu(look(text))
