@@ -2,9 +2,10 @@
 
     python -m benchmarks.initrd [--runs 5]
 
-As root, on a machine that does nothing else: kernel and headers come from the distribution's archive (see tests/corpus.py) and stand in a system of
-overlays. The image is initramfs-tools' own, compressed with zstd, with as many of the kernel's drivers named in its
-configuration as make it 60 MiB. Whole processes of Python, start-up included; the generator runs once.
+As root, on a machine that does nothing else: kernel and headers come from the distribution's archive (see
+tests/corpus.py) and stand in a system of overlays. The image is initramfs-tools' own, compressed with zstd, with as
+many of the kernel's drivers named in its configuration as make it 60 MiB. Whole processes of Python, start-up
+included; the generator runs once.
 """
 
 from __future__ import annotations
