@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autokmod.config import RetryConfig
 
-PATIENT_DOUBLINGS = 3
+PATIENT_FIRST_S, PATIENT_DOUBLINGS = 2.0, 3  # apt ends soon, and whoever reboots then should not have to wait
 MAX_DOUBLINGS = 32  # beyond any sensible max_delay_s, and far from overflowing a float
 
 
@@ -14,8 +14,9 @@ def delay_s(failures: int, config: RetryConfig, *, patient: bool = False) -> flo
     `patient`: never, and soon again; it only waits for somebody else to finish.
     """
     if patient:
-        failures = min(failures, PATIENT_DOUBLINGS + 1)
-    elif failures > config.attempts:
+        wait_s = PATIENT_FIRST_S * 2.0 ** min(failures - 1, PATIENT_DOUBLINGS)
+        return min(wait_s, config.first_delay_s, config.max_delay_s)
+    if failures > config.attempts:
         return None
     return min(config.first_delay_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS), config.max_delay_s)
 
