@@ -80,7 +80,7 @@ def _facts(paths: Paths, config: Config, look: BootLook, state: GuardState, now:
         entries=view.entries,
         told=view.told,
         is_ours=view.is_ours,
-        obstacle=view.obstacle or _obstacle(paths, look, view),
+        obstacle=_obstacle(paths, look, view) or view.obstacle,
         running=os.uname().release if paths.root == Path("/") else None,
         required=any(package.required and package.enabled for _, package in config.packages),
         now=now,
