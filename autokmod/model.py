@@ -344,11 +344,12 @@ class Decision:
     symbols_compared: int = 0
     foreign: ForeignOrigin | None = None  # the build is another owner's
     instead_of: tuple[str, ...] = ()  # newer versions, which do not build for this kernel
+    beside: tuple[PlacedFile, ...] = ()  # another owner's files here, which make ours needless
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """One module of ours in a kernel's modules directory."""
+    """One module of ours in a kernel's modules directory, or of another owner that is relied upon."""
 
     module: str  # kernel name
     path: str  # relative to the modules directory
@@ -390,6 +391,7 @@ class Placement:
     log: str | None = None
     standing: bool = False  # what was decided is not carried out: the files, if any, are what stood there before
     signed_by: SignedBy | None = None  # None: autokmod did not sign them
+    beside: tuple[PlacedFile, ...] = ()  # another owner's files here, which make ours needless: never touched
 
     @property
     def is_good(self) -> bool:

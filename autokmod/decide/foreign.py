@@ -10,7 +10,7 @@ from collections.abc import Iterable, Set
 
 from autokmod.decide.buildkey import CHOSEN
 from autokmod.decide.facts import Facts
-from autokmod.model import Build, BuiltModule, ForeignBuild, ModuleFacts, Package, Recipe
+from autokmod.model import Build, BuiltModule, ForeignBuild, ModuleFacts, Package, PlacedFile, Recipe
 
 VENDOR = "vendor"  # Package.kind
 _NOTHING = Recipe(
@@ -67,6 +67,13 @@ def promised_names(recipe: Recipe) -> frozenset[str]:
 def standing(facts: Facts, names: Set[str]) -> list[ModuleFacts]:
     """Other owners' modules of these names that depmod would pick here, but for ours. It goes by the names of files."""
     return [m for m in facts.foreign if _file_name(m) in names]
+
+
+def files_here(facts: Facts, modules: Iterable[ModuleFacts]) -> tuple[PlacedFile, ...]:
+    """These modules' files, where they lie in this kernel's own directory."""
+    names = {_file_name(m) for m in modules}
+    here = (b for b in facts.foreign_builds if b.krel == facts.kernel.krel and not b.taken_over and b.problem is None)
+    return tuple(f for b in here for f in b.files if f.module in names)
 
 
 def _file_name(module: ModuleFacts) -> str:

@@ -52,7 +52,7 @@ def _decide(facts: Facts, choice: Choice, theirs: Verdicts) -> Decision:
         return decide_vendor(facts, choice, theirs)
     done = is_dkms_s_work(facts, choice, theirs)
     if done is not None:
-        return make_decision(facts, choice.package, DecisionKind.SKIP, done)
+        return done
     failed = _failed_build(facts, choice.package)
     if failed is not None:
         return _remember_failure(facts, choice.package, failed)

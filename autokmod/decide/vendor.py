@@ -12,7 +12,7 @@ from dataclasses import replace
 from autokmod.decide.early import make_decision
 from autokmod.decide.facts import Facts
 from autokmod.decide.finding import RANK
-from autokmod.decide.foreign import builds_of, is_dkms_s, names_of, promised_names, standing
+from autokmod.decide.foreign import builds_of, files_here, is_dkms_s, names_of, promised_names, standing
 from autokmod.decide.settle import Choice, is_fit
 from autokmod.decide.why import no_headers, why_unfit
 from autokmod.model import CompatResult, Decision, DecisionKind, ForeignOrigin, ModuleFacts, Reason, Verdict
@@ -22,7 +22,7 @@ HINT = "install the vendor's package for this kernel"
 Verdicts = Mapping[str, CompatResult]  # path of another owner's module here → what the checker says
 
 
-def is_dkms_s_work(facts: Facts, choice: Choice, verdicts: Verdicts) -> Reason | None:
+def is_dkms_s_work(facts: Facts, choice: Choice, verdicts: Verdicts) -> Decision | None:
     """DKMS installed this very package here, whole, and it fits: there is no reason to build it a second time."""
     if not is_dkms_s(choice.recipe):
         return None
@@ -40,7 +40,8 @@ def is_dkms_s_work(facts: Facts, choice: Choice, verdicts: Verdicts) -> Reason |
     origin = here[0].origin
     compared = sum(r.symbols_compared for r in results)
     text = f"{origin.owner} has it installed in {origin.place}, and it fits: all {compared} symbol versions agree"
-    return Reason("foreign-stands", text)
+    decision = make_decision(facts, choice.package, DecisionKind.SKIP, Reason("foreign-stands", text))
+    return replace(decision, beside=files_here(facts, theirs))
 
 
 def decide_vendor(facts: Facts, choice: Choice, verdicts: Verdicts) -> Decision:
@@ -49,7 +50,8 @@ def decide_vendor(facts: Facts, choice: Choice, verdicts: Verdicts) -> Decision:
     theirs = standing(facts, names_of(builds))
     kind, reasons = _beside(facts, theirs, verdicts) if theirs else (DecisionKind.WAIT, _why_none(facts, choice))
     decision = make_decision(facts, choice.package, kind, *reasons)
-    return replace(decision, foreign=_origin(facts, choice))
+    picked = [m for m in theirs if m.path in verdicts] if kind is DecisionKind.SKIP else []
+    return replace(decision, foreign=_origin(facts, choice), beside=files_here(facts, picked))
 
 
 def _origin(facts: Facts, choice: Choice) -> ForeignOrigin:

@@ -43,7 +43,7 @@ def apply_decisions(
     changed = removed or _files(placements) != _files(before.placements)
     record = replace(before, updated_at=now, going=False, placements=tuple(placements))
     record = _indexed(paths, facts, _seen(record, facts), changed=changed)
-    if changed:
+    if changed or _beside(placements) != _beside(before.placements):
         record = replace(record, initrd=replace(INITRD_DUE, hint=f"autokmodctl reconcile {krel}"), initrd_ok=False)
     if _says_more(record, facts):
         write_record(paths, record)
@@ -69,13 +69,16 @@ def _says_more(record: KernelRecord, facts: Facts) -> bool:
 
 
 def _index_was_broken(facts: Facts, placements: Iterable[Placement]) -> bool:
-    """Once verified and no more, though nothing was placed: somebody else's depmod, a lost modules.dep.
+    """Once verified and no more, though nothing was placed: somebody else's depmod, a lost modules.dep. Or another
+    owner's modules are here of late, and were not indexed.
 
     Only that step calls for a depmod of ours. One that changed nothing must not be repeated at each look: writing
     modules.dep is itself seen as a change of the kernel.
     """
-    good = {p.package for p in facts.record.placements if p.verified} if facts.record else set()
-    return any(p.files and not p.verified and (p.package in good or facts.force) for p in placements)
+    known = facts.record.placements if facts.record else ()
+    good, seen = {p.package for p in known if p.verified}, _beside(known)
+    suspects = [p for p in placements if (p.files or p.beside) and not p.verified]
+    return any(p.package in good or facts.force or p.beside != seen.get(p.package, ()) for p in suspects)
 
 
 def _carry_out(
@@ -135,9 +138,7 @@ def _older_used(value: Decision | Placement) -> Reason | None:
     return next((r for r in value.reasons if r.kind == OLDER and value.instead_of), None)
 
 
-def _link(
-    paths: Paths, decision: Decision, owner: str, files: tuple[PlacedFile, ...]
-) -> tuple[PlacedFile, ...]:
+def _link(paths: Paths, decision: Decision, owner: str, files: tuple[PlacedFile, ...]) -> tuple[PlacedFile, ...]:
     links = place_links(paths, decision.krel, decision.package, owner, files)
     remove_others(paths, decision.krel, decision.package, links)
     return links
@@ -230,6 +231,7 @@ def _unchanged(
         foreign=known.foreign if known and files else decision.foreign,
         instead_of=decision.instead_of,
         signed_by=known.signed_by if known and files else None,
+        beside=decision.beside,
     )
 
 
@@ -244,6 +246,10 @@ def _standing(paths: Paths, decision: Decision) -> tuple[PlacedFile, ...]:
 def _files(placements: Iterable[Placement]) -> dict[str, tuple[PlacedFile, ...]]:
     """A package without any file changes nothing by coming or going."""
     return {p.package: p.files for p in placements if p.files}
+
+
+def _beside(placements: Iterable[Placement]) -> dict[str, tuple[PlacedFile, ...]]:
+    return {p.package: p.beside for p in placements if p.beside}
 
 
 def _remove_gone(paths: Paths, krel: str, placements: Sequence[Placement]) -> tuple[bool, list[Placement]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from autokmod.act.depmod import depmod_cmd, run_depmod, verify_placed
 from autokmod.errors import CommandFailed, FormatError, ToolMissing
 from autokmod.model import KernelRecord, Placement, Reason
+from autokmod.observe.beside import find_missing
 from autokmod.paths import Paths
 
 
@@ -26,7 +27,8 @@ def make_index(paths: Paths, krel: str) -> Reason | None:
 def verify(paths: Paths, krel: str, placement: Placement, index_problem: Reason | None = None) -> Placement:
     """`verified` is true only for what was just seen: depmod picks each file, with these bytes."""
     if not placement.files:
-        return replace(placement, verified=False)
+        seen = bool(placement.beside) and not list(find_missing(paths, krel, placement.beside))
+        return replace(placement, verified=seen)
     problems = (index_problem,) if index_problem else _problems(paths, krel, placement)
     if not problems:
         return replace(placement, verified=True)

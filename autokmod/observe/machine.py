@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autokmod.errors import FormatError
 from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
+from autokmod.observe.beside import find_missing
 from autokmod.observe.boot import read_boot
 from autokmod.observe.initrd import find_image, identify
 from autokmod.observe.kernels import find_kernels
@@ -103,7 +104,11 @@ def _changed(paths: Paths, record: KernelRecord) -> dict[str, tuple[Reason, ...]
     modulesd, hint = paths.modulesd(record.krel), _reconcile(record.krel)
     index = _read_index(modulesd) if any(p.files for p in record.placements) else b""
     return {
-        p.package: tuple(replace(r, hint=hint) for r in _differences(modulesd, index, p)) for p in record.placements
+        p.package: tuple(
+            replace(r, hint=hint)
+            for r in (*_differences(modulesd, index, p), *find_missing(paths, record.krel, p.beside))
+        )
+        for p in record.placements
     }
 
 

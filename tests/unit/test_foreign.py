@@ -616,6 +616,57 @@ def test_required_and_another_owner_s(paths: Paths) -> None:
     assert not [r for r in decide_readiness(sight, needed, ()).reasons if "kmod" in r.text]
 
 
+# ---- theirs, relied upon -------------------------------------------------------------------------
+
+
+def doubts(paths: Paths, krel: str = K2) -> list[str]:
+    """As `status` says it, without anybody's looking at the modules."""
+    sight = next(s for s in look_at_kernels(paths, 4e9) if s.kernel.krel == krel)
+    return [r.kind for r in decide_readiness(sight, Config(), ()).reasons]
+
+
+@pytest.fixture
+def relied(paths: Paths) -> Paths:
+    put(paths, K2, "extra/kmod/drv.ko", ko("drv", K2))
+    found = reconcile(paths)["kmod"]
+    assert (found.kind, found.files, [f.path for f in found.beside]) == ("skip", (), ["extra/kmod/drv.ko"])
+    assert found.verified
+    assert doubts(paths) == ["initrd-due"]
+    return paths
+
+
+def test_theirs_are_indexed_where_nobody_did(relied: Paths) -> None:
+    """Its owner was killed before depmod, or somebody else's depmod ran before it: modprobe would not find it."""
+    assert b"extra/kmod/drv.ko:" in (relied.modulesd(K2) / "modules.dep").read_bytes()
+
+
+def test_theirs_are_not_indexed_again_and_again(relied: Paths) -> None:
+    index = relied.modulesd(K2) / "modules.dep"
+    before = index.stat().st_mtime_ns
+    reconcile(relied)
+    assert index.stat().st_mtime_ns == before
+
+
+def test_an_index_without_theirs_is_told_and_mended(relied: Paths) -> None:
+    index = relied.modulesd(K2) / "modules.dep"
+    index.write_bytes(b"kernel/ref.ko:\n")
+    assert "not-indexed" in doubts(relied)
+    reconcile(relied)
+    assert "not-indexed" not in doubts(relied)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        pytest.param(lambda file: file.unlink(), "file-gone", id="gone"),
+        pytest.param(lambda file: file.write_bytes(b"x"), "file-changed", id="another"),
+    ],
+)
+def test_theirs_went_and_nobody_looked(relied: Paths, change: Callable[[Path], object], kind: str) -> None:
+    change(relied.modulesd(K2) / "extra/kmod/drv.ko")
+    assert kind in doubts(relied)
+
+
 def test_dkms_s_package_by_its_source(paths: Paths) -> None:
     """Of a package that has a source here, under another name, no vendor's is made."""
     add_source(paths, "drv", "1.0")
