@@ -22,7 +22,7 @@ from autokmod.decide.image import Claims, Standing, belonging, judge_image
 from autokmod.errors import AutokmodError, FormatError
 from autokmod.files import locked
 from autokmod.jobs.overlay import overlay_for
-from autokmod.model import KernelRecord, Reason
+from autokmod.model import KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.blob import read_blob
 from autokmod.observe.image.base import Base
 from autokmod.observe.image.carried import Carried, read_carried
@@ -137,11 +137,11 @@ class InitrdStep:
         declared = {p.package for p in record.placements if self.config.package(p.package).initrd}
         claims = Claims(
             carried=frozenset([*carried, *self._carried_elsewhere()]),
-            declared=frozenset(f.module for p in record.placements if p.package in declared for f in p.files),
+            declared=frozenset(f.module for p in record.placements if p.package in declared for f in _files(p)),
             named=read_named(self.paths),
             needs=read_needs(self.paths.modulesd(self.krel)),
         )
-        return belonging((f.module for p in record.placements for f in p.files), claims)
+        return belonging((f.module for p in record.placements for f in _files(p)), claims)
 
     def _carried_elsewhere(self) -> frozenset[str]:
         """What good images of other kernels carry: this one's may have been made before the module was there."""
@@ -242,8 +242,13 @@ class InitrdStep:
 def read_standing(paths: Paths, record: KernelRecord) -> dict[str, Standing]:
     """What is placed and verified on this kernel. Raises OSError, FormatError: it was verified a moment ago."""
     modulesd = paths.modulesd(record.krel)
-    files = [f for p in record.placements for f in p.files]
+    files = [f for p in record.placements for f in _files(p)]
     return {f.module: Standing(f.path, hashlib.sha256(read_blob(modulesd / f.path)).hexdigest()) for f in files}
+
+
+def _files(placement: Placement) -> tuple[PlacedFile, ...]:
+    """Also another owner's that are relied upon: for an image it is all the same who made them."""
+    return placement.files or (placement.beside if placement.verified else ())
 
 
 def _sentence(problems: Iterable[Reason]) -> str:

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from autokmod.config import Config, LinkConfig, PackageConfig
+from autokmod.act.archive import archive
+from autokmod.config import Config, InitrdConfig, LinkConfig, PackageConfig
 from autokmod.ctl.main import main
 from autokmod.decide.facts import Facts
 from autokmod.decide.plan import decide_kernel
 from autokmod.decide.readiness import decide_readiness
 from autokmod.decide.signing import Signing
 from autokmod.jobs.engine import Engine
+from autokmod.jobs.initrd import InitrdStep
 from autokmod.jobs.look import Looker
+from autokmod.jobs.reconcile import unattended
 from autokmod.model import (
     Decision,
     DecisionKind,
@@ -35,7 +38,9 @@ from autokmod.model import (
 from autokmod.observe.external import find_external
 from autokmod.observe.external_owner import DKMS, VENDOR, Installed, find_installed, has_external
 from autokmod.observe.machine import look_at_kernels
+from autokmod.observe.records import read_record
 from autokmod.paths import Paths
+from autokmod.run import Cancel
 from tests.elfwriter import make_ko
 from tests.unit.handmade import add_kernel, add_source
 from tests.unit.test_plan import FACTS, K1, K2, PACKAGE, RECIPE, SYMBOLS, abi, build, config, module
@@ -665,6 +670,19 @@ def test_an_index_without_theirs_is_told_and_mended(relied: Paths) -> None:
 def test_theirs_went_and_nobody_looked(relied: Paths, change: Callable[[Path], object], kind: str) -> None:
     change(relied.modulesd(K2) / "extra/kmod/drv.ko")
     assert kind in doubts(relied)
+
+
+@pytest.mark.parametrize("carried", [{}, {"extra/kmod/drv.ko": b"older"}], ids=["lacking", "another"])
+def test_theirs_belong_in_the_initrd_like_ours(relied: Paths, carried: dict[str, bytes]) -> None:
+    index = "".join(f"{file}:\n" for file in carried).encode()
+    files = {f"lib/modules/{K2}/{name}": data for name, data in (carried | {"modules.dep": index}).items()}
+    (relied.boot / f"initrd.img-{K2}").write_bytes(archive({"init": b"", **files}))
+    config = Config(packages=(("kmod", PackageConfig(initrd=True)),), initrd=InitrdConfig(regenerate=False))
+    record = read_record(relied, K2)
+    assert record is not None
+    done = InitrdStep(relied, config, K2, dict, Cancel(), unattended).run(record)
+    assert done.initrd is not None
+    assert (done.initrd_ok, "drv" in done.initrd.text) == (False, True), done.initrd.text
 
 
 def test_dkms_s_package_by_its_source(paths: Paths) -> None:
