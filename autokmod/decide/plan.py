@@ -97,8 +97,15 @@ def _failed_build(facts: Facts, package: Package) -> Build | None:
     failed = next((b for b in facts.builds if b.key == key and not b.ok), None)
     if failed is None or key in facts.tried:
         return failed
-    is_outdated = failed.built_at - failed.duration_s < facts.kernel.changed_at
+    is_outdated = failed.built_at - failed.duration_s < facts.kernel.changed_at and not _is_from_the_future(facts)
     return None if failed.transient or facts.force or is_outdated else failed
+
+
+def _is_from_the_future(facts: Facts) -> bool:
+    """The kernel's last change was recorded before it happened: a clock was wrong, and tells nothing of before and
+    after. Else each look would compile what fails once more."""
+    changed_at, record = facts.kernel.changed_at, facts.record
+    return record is not None and record.kernel_changed_at == changed_at and record.updated_at < changed_at
 
 
 def _remember_failure(facts: Facts, package: Package, failed: Build) -> Decision:

@@ -279,6 +279,30 @@ WITHOUT_HEADERS = replace(
             id="failed before the last of the headers came",
         ),
         pytest.param(
+            replace(
+                FACTS,
+                builds=(build("key2", K2, ok=False),),
+                kernel=replace(kernel(), changed_at=99.0),
+                record=KernelRecord(K2, 4.0, (), kernel_changed_at=99.0),
+            ),
+            "build",
+            True,
+            "build-failed",
+            id="failed before, on a kernel from the future",
+        ),
+        pytest.param(
+            replace(
+                FACTS,
+                builds=(build("key2", K2, ok=False),),
+                kernel=replace(kernel(), changed_at=99.0),
+                record=KernelRecord(K2, 100.0, (), kernel_changed_at=99.0),
+            ),
+            "build",
+            False,
+            "no-build",
+            id="failed before, and the kernel changed before that was recorded",
+        ),
+        pytest.param(
             replace(FACTS, builds=(build("key2", K2, ok=False),), force=True, tried={"key2": None}),
             "build",
             True,
