@@ -24,6 +24,7 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel, run
 
 PART = ".part"
+AT_WORK = {"AUTOKMOD_AT_WORK": "1"}  # our plugins of kernel-install, run below this, would wait for us
 SPARE = 1.2  # a new image may be somewhat larger than the present one
 
 
@@ -100,7 +101,7 @@ def drafted(
 def _run(paths: Paths, generator: Generator, krel: str, image: Path, timeout_s: float, cancel: Cancel) -> None:
     argv = generator.make(krel, paths.inside(image), paths.inside(beside(image, NEW)))
     try:
-        run(_inside(paths, argv), timeout_s=timeout_s, cancelled=cancel)
+        run(_inside(paths, argv), timeout_s=timeout_s, cancelled=cancel, env=AT_WORK)
     except AutokmodError as exc:
         hint = f"run '{generator.by_hand.format(krel=krel)}' and see what it says"
         raise InitrdFailed(paths.inside(image), str(exc), hint) from exc
@@ -185,7 +186,7 @@ def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_
     if not paths.at(argv[-1].lstrip("/")).is_dir():
         return None
     try:
-        run(_inside(paths, argv), timeout_s=timeout_s)
+        run(_inside(paths, argv), timeout_s=timeout_s, env=AT_WORK)
     except AutokmodError as exc:
         return str(exc)
     return None

@@ -18,7 +18,7 @@ UNFINISHED = frozenset(
         "never-examined", "not-examined", "kernel-changed", "record-damaged", "store-damaged",
         "file-gone", "file-changed", "link-changed", "not-indexed", "not-verified", "content-differs", "not-readable",
         "build-interrupted", "build-impossible", "placement-failed", "depmod-failed", "index-unreadable",
-        "initrd-due", "initrd-changed", "initrd-gone",
+        "initrd-due", "initrd-changed", "initrd-gone", "initrd-away",
         "job-queued", "job-running", "job-delayed",
     }
 )  # fmt: skip

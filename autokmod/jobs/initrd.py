@@ -27,7 +27,7 @@ from autokmod.observe.blob import read_blob
 from autokmod.observe.image.base import Base
 from autokmod.observe.image.carried import Carried, read_carried
 from autokmod.observe.image.named import read_named
-from autokmod.observe.initrd import Found, find_image, identify
+from autokmod.observe.initrd import Found, find_image, identify, is_boot_away
 from autokmod.observe.modtree import read_needs
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.observe.records import read_record
@@ -36,8 +36,12 @@ from autokmod.run import Cancel
 
 Publishing = Callable[[str], AbstractContextManager[None]]
 Making = Callable[[KernelRecord, Found, "Examined"], KernelRecord]
-RESTORED = "initrd-restored"
+RESTORED, UNTOLD = "initrd-restored", "initrd-untold"
 MOST_NAMED = 5  # of the reasons in one sentence
+
+
+class Overtaken(InitrdFailed):
+    """What was made is of no use any more: somebody else is at the image, or was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,21 @@ class InitrdStep:
     force: bool = False  # also where a person put the former image back
 
     def run(self, record: KernelRecord) -> KernelRecord:
-        """The record with the last word on the image. Left as it is while a package manager is at work: it may be
-        making one itself. Raises OSError."""
+        """The record with the last word on the image, which is left alone while a package manager is at work: it may be
+        making one itself. Raises OSError, FormatError."""
         found = find_image(self.paths, self.krel)
-        if record.index is not None or record.going or self._is_known(record, found):
+        if record.index is not None or record.going:
+            return record
+        has_files = any(_files(p) for p in record.placements)
+        if found is None and has_files and is_boot_away(self.paths, self.krel):
+            why = "/boot is not mounted: whether its initrd is right cannot be seen"
+            return self._settle(record, Reason("initrd-away", why, hint="mount /boot"), ok=False)
+        if self._is_known(record, found):
             return record
         if find_busy_lock(self.paths) is not None:
-            return record
+            return self._settle(record, self._due(), ok=False) if record.initrd_ok and has_files else record
         if found is None:
-            return self._say(record, Reason("initrd-none", "there is no initrd for this kernel"), ok=True)
+            return self._settle(record, Reason("initrd-none", "there is no initrd for this kernel"), ok=True)
         return self._examine(record, found)
 
     def _is_known(self, record: KernelRecord, found: Found | None) -> bool:
@@ -84,20 +94,38 @@ class InitrdStep:
         seen = identify(found.path)
         looked = self.look(record, found.path)
         if not looked.problems:
-            return self._say(record, self._good(found.path, looked), ok=True, seen=seen, modules=tuple(looked.expected))
+            word, modules = self._good(found.path, looked), tuple(looked.expected)
+            untold = self._tell_again(record, found, looked)
+            return self._settle(record, untold or word, ok=untold is None, seen=seen, modules=modules)
         if self._is_for_overlay(looked, self._overlaid(record)):
             return self._try(self._lay_over, record, found, looked)
         if not self.config.initrd.regenerate:
             why = self._stale(found.path, looked.problems)
-            return self._say(record, replace(why, hint="set initrd.regenerate, or make it anew"), ok=False, seen=seen)
+            why = replace(why, hint="set initrd.regenerate, or make it anew")
+            return self._settle(record, why, ok=False, seen=seen)
         return self._try(self._make_anew, record, found, looked)
 
     def _try(self, make: Making, record: KernelRecord, found: Found, looked: Examined) -> KernelRecord:
         try:
             return make(record, found, looked)
+        except Overtaken:
+            return self._settle(record, self._due(), ok=False)
         except InitrdFailed as exc:
-            text = f"{exc}; it stays as it was: {_sentence(looked.problems)}"
-            return self._say(record, Reason("initrd-failed", text, hint=exc.hint or None), ok=False)
+            failed = exc
+        except OSError as exc:  # a /boot that is read-only, or full
+            failed = InitrdFailed(self.paths.inside(found.path), str(exc))
+        if self.cancel.requested:
+            return record
+        text = f"{failed}; it stays as it was: {_sentence(looked.problems)}"
+        return self._settle(record, Reason("initrd-failed", text, hint=failed.hint or None), ok=False)
+
+    def _tell_again(self, record: KernelRecord, found: Found, looked: Examined) -> Reason | None:
+        """Where the boot loader was not told the last time, a good image proves nothing."""
+        if record.initrd is None or record.initrd.kind != UNTOLD:
+            return None
+        generator = choose(self.paths, found.place, looked.made_by)
+        told = tell(self.paths, generator, self.krel, found.path, timeout_s=self.config.initrd.time_limit_s)
+        return _untold(self._good(found.path, looked).text, told) if told is not None else None
 
     def _is_for_overlay(self, looked: Examined, overlaid: frozenset[str]) -> bool:
         """Nothing else is wrong than what is to be laid over."""
@@ -150,8 +178,14 @@ class InitrdStep:
 
     # ---- making
 
+    def _check_alone(self, record: KernelRecord, found: Found, seen: tuple[int, ...]) -> None:
+        """A generator takes long. What another one made meanwhile may hold what ours could not know of."""
+        is_same = found.path.exists() and identify(found.path) == seen
+        if record.going or not is_same or find_busy_lock(self.paths) is not None:
+            raise Overtaken(self.paths.inside(found.path), "somebody else was at it meanwhile")
+
     def _make_anew(self, record: KernelRecord, found: Found, before: Examined) -> KernelRecord:
-        generator = choose(self.paths, found.place, before.made_by)
+        generator, seen = choose(self.paths, found.place, before.made_by), identify(found.path)
         limit = self.config.initrd.time_limit_s
         with (
             self.publishing(self.krel),
@@ -166,6 +200,8 @@ class InitrdStep:
                 base, overlay = self._overlay(draft.path, looked, overlaid)
                 append(self.paths, draft.path, draft.path, base, overlay)
                 looked = self.look(record, draft.path, before.expected)
+            if not generator.in_place:
+                self._check_alone(record, found, seen)
             text = f"{self.paths.inside(found.path)} was made anew by {generator.name}"
             return self._publish(record, found, draft, looked, generator, Reason("initrd-refreshed", text))
 
@@ -195,15 +231,34 @@ class InitrdStep:
             made = f"what {generator.name} made" if word.kind == "initrd-refreshed" else "with an overlay it"
             raise InitrdFailed(inside, f"{made} is no better: {_sentence(looked.problems)}")
         draft.publish()
-        told = tell(self.paths, generator, self.krel, found.path, timeout_s=self.config.initrd.time_limit_s)
         seen, modules = identify(found.path), tuple(looked.expected)
+        told = tell(self.paths, generator, self.krel, found.path, timeout_s=self.config.initrd.time_limit_s)
         text = f"{word.text}, with {', '.join(modules)}"
         if told is not None:
-            why = f"{text}; but what tells the boot loader failed: {told}"
-            return self._say(record, Reason("initrd-untold", why), ok=False, seen=seen, modules=modules)
+            return self._say(record, _untold(text, told), ok=False, seen=seen, modules=modules)
         return self._say(record, replace(word, text=text), ok=True, seen=seen, modules=modules)
 
     # ---- saying
+
+    def _due(self) -> Reason:
+        text = "its initrd is looked into as soon as the package manager has finished"
+        return Reason("initrd-due", text, hint=f"autokmodctl reconcile {self.krel}")
+
+    def _settle(
+        self,
+        record: KernelRecord,
+        word: Reason,
+        *,
+        ok: bool,
+        seen: tuple[int, ...] | None = None,
+        modules: tuple[str, ...] = (),
+    ) -> KernelRecord:
+        """Without the lock until now: what was recorded meanwhile is about other modules, and stays."""
+        with locked(self.paths.lock):
+            current = read_record(self.paths, self.krel) or record
+            if current.going or current.placements != record.placements:
+                return current
+            return self._say(current, word, ok=ok, seen=seen, modules=modules)
 
     def say_restored(self, record: KernelRecord, found: Found) -> KernelRecord:
         """What a person put back stays, right or not, until modules change or somebody forces it."""
@@ -249,6 +304,10 @@ def read_standing(paths: Paths, record: KernelRecord) -> dict[str, Standing]:
 def _files(placement: Placement) -> tuple[PlacedFile, ...]:
     """Also another owner's that are relied upon: for an image it is all the same who made them."""
     return placement.files or (placement.beside if placement.verified else ())
+
+
+def _untold(text: str, told: str) -> Reason:
+    return Reason(UNTOLD, f"{text}; but what tells the boot loader failed: {told}")
 
 
 def _sentence(problems: Iterable[Reason]) -> str:

@@ -68,6 +68,17 @@ def _candidates(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
         yield from ((path, Place.ENTRY) for path in sorted(top.glob(f"EFI/Linux/*{_plain(krel)}*.efi")))
 
 
+def is_boot_away(paths: Paths, krel: str) -> bool:
+    """Whether /boot is a file system of its own that is not mounted, so that nothing of this kernel is seen there."""
+    try:
+        table = paths.at("etc/fstab").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    mounts = [fields[1] for line in table.splitlines() if len(fields := line.split()) > 1 and fields[0][0] != "#"]
+    is_empty = not any(paths.boot.glob(f"*{_plain(krel)}*"))
+    return "/boot" in mounts and is_empty and not paths.boot.is_mount()
+
+
 def _plain(krel: str) -> str:
     """Nothing in it is a pattern."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in krel)

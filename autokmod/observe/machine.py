@@ -86,11 +86,14 @@ def _doubts(kernel: Kernel, record: KernelRecord, now: float) -> Iterator[Reason
 
 def _initrd_doubts(paths: Paths, record: KernelRecord) -> Iterator[Reason]:
     """Where nothing is found, that may be for want of permission: only root knows that it is gone."""
-    if record.initrd_seen is None or record.going:
+    if record.going or not (record.initrd_seen or any(p.files or p.beside for p in record.placements)):
         return
     found = find_image(paths, record.krel)
     hint = _reconcile(record.krel)
-    if found is None and os.geteuid() == 0:
+    if record.initrd_seen is None:
+        if found is not None and record.initrd_ok:
+            yield Reason("initrd-changed", "its initrd was never looked into", hint=hint)
+    elif found is None and os.geteuid() == 0:
         yield Reason("initrd-gone", "its initrd is gone since it was last looked into", hint=hint)
     elif found is not None and identify(found.path) != record.initrd_seen:
         yield Reason("initrd-changed", "its initrd changed after it was last looked into", hint=hint)

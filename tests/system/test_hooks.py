@@ -115,6 +115,12 @@ def test_kernel_install_remove_withdraws_what_was_queued(sound: RealRoot) -> Non
     assert [job for job in queued(sound) if job[0] is Verb.RECONCILE] == []
 
 
+def test_kernel_install_called_by_a_generator_that_autokmod_runs(sound: RealRoot) -> None:
+    """It would queue the very job that runs, and wait for the lock that this job holds."""
+    succeed(sound, "kernel-install", "add", KREL, IMAGE, BOOT_ROOT="/boot", AUTOKMOD_AT_WORK="1")
+    assert queued(sound) == []
+
+
 def test_kernel_install_knows_verbs_that_we_do_not(sound: RealRoot) -> None:
     for plugin in ("45-autokmod.install", "95-autokmod.install"):
         assert succeed(sound, f"{PLUGINS}/{plugin}", "inspect", KREL) == ""
@@ -274,7 +280,7 @@ def spy_on_systemctl(root: RealRoot, body: str) -> Path:
 
 
 def test_the_daemon_is_woken_but_not_waited_for(system: RealRoot) -> None:
-    calls = spy_on_systemctl(system, 'case $* in *is-active*) exit 3 ;; esac')
+    calls = spy_on_systemctl(system, "case $* in *is-active*) exit 3 ;; esac")
     succeed(system, EVENT, "gone", KREL, "debian-postrm")
     assert calls.read_text().splitlines()[-1] == "--quiet --no-block start autokmodd.service"
 

@@ -12,10 +12,14 @@ import pytest
 from autokmod.act.archive import archive
 from autokmod.act.generators import Generator
 from autokmod.act.initrd import InitrdFailed, drafted, forget_leftovers, restore
-from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image
+from autokmod.config import Config
+from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.reconcile import unattended
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image, is_boot_away
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 from tests.corpus import CHECKOUT
+from tests.unit.handmade import add_kernel, place, record
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not there")
 RESTORING = "import sys, pathlib; from autokmod.act.initrd import restore; restore(pathlib.Path(sys.argv[1]))"
@@ -138,3 +142,23 @@ def test_what_a_kernel_that_is_gone_left(tmp_path: Path) -> None:
     other.write_bytes(GOOD)
     forget_leftovers(Paths(tmp_path), KREL)
     assert sorted(p.name for p in kept.parent.iterdir()) == [kept.name, other.name]
+
+
+def test_a_boot_that_is_not_mounted(tmp_path: Path) -> None:
+    """What is not seen is not known to be right."""
+    paths = Paths(tmp_path)
+    add_kernel(paths, KREL)
+    before = record(paths, KREL, place(paths, KREL, "pkg"))
+    for file in paths.boot.iterdir():
+        file.unlink()
+    (tmp_path / "etc").mkdir(exist_ok=True)
+    assert not is_boot_away(paths, KREL)
+    (tmp_path / "etc/fstab").write_text("# /boot\nUUID=1 / ext4\nUUID=2 /boot ext4 noauto 0 2\n")
+    assert is_boot_away(paths, KREL)
+    step = InitrdStep(paths, Config(), KREL, dict, Cancel(), unattended)
+    away = step.run(before)
+    assert away.initrd is not None
+    assert (away.initrd_ok, away.initrd.kind) == (False, "initrd-away")
+    (tmp_path / f"boot/vmlinuz-{KREL}").write_bytes(b"")
+    assert not is_boot_away(paths, KREL)
+    assert step.run(away).initrd_ok

@@ -133,7 +133,7 @@ def test_a_kernel_from_the_future_says_only_that_a_clock_was_wrong(paths: Paths)
     assert sight.doubts == ()
 
 
-@pytest.mark.parametrize("clock_s", [-10**6, 0, 10**6])
+@pytest.mark.parametrize("clock_s", [-(10**6), 0, 10**6])
 def test_kernel_replaced_while_a_clock_was_wrong(paths: Paths, clock_s: float) -> None:
     """The record says which files it is about: nothing has to be compared with a time of day."""
     before = record(paths, A, *look(paths)[A].placements)
@@ -241,3 +241,12 @@ def test_jobs_with_damaged_notes(paths: Paths) -> None:
     for text in ("", "[]", '{"format": 7}', '{"jobs": 3}'):
         paths.queue.write_text(text)
         assert [j.name for j in read_jobs(paths, Config().retry, 0.0)] == [f"reconcile-{A}"]
+
+
+def test_an_image_that_nobody_looked_into(paths: Paths) -> None:
+    """A record of an autokmod that did not look, or of a time when there was no image."""
+    image = paths.boot / f"initrd.img-{A}"
+    image.write_bytes(b"any")
+    assert outcome(look(paths)[A]) == (Readiness.NOT_READY, ["initrd-changed"])
+    record(paths, A)
+    assert outcome(look(paths)[A]) == (Readiness.DEGRADED, ["not-examined"])

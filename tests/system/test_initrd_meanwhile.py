@@ -1,0 +1,175 @@
+"""The step after the modules, while others are at work: package managers, boot loaders, hooks, a person who cancels."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from autokmod.config import Config
+from autokmod.jobs.engine import Engine, job_result
+from autokmod.observe.blob import read_blob
+from autokmod.observe.records import read_record
+from autokmod.run import Cancel
+from tests.realroot import mount
+from tests.system.test_initrd import World, word, world
+
+__all__ = ["world"]
+pytestmark = [pytest.mark.root, pytest.mark.kbuild]
+
+HOLD = """import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def package_manager(world: World) -> Iterator[None]:
+    lock = world.root.paths.at("var/lib/dpkg/lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdout is not None
+        held.stdout.readline()
+        yield
+        held.communicate()
+
+
+def test_a_boot_loader_that_was_not_told(world: World) -> None:
+    """The image is good then, and what boots may be another one: only telling it again makes the kernel ready."""
+    hook = world.root.path / "etc/initramfs/post-update.d/loader"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    for _ in range(2):
+        record = world.reconcile()
+        assert (record.initrd_ok, word(record).kind) == (False, "initrd-untold")
+    assert world.runs == 1
+    hook.write_text('#!/bin/sh\necho "$@" >/tmp/told\n')
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind, world.runs) == (True, "initrd-right", 1)
+    assert (world.root.path / "tmp/told").read_text() == f"{world.krel} /boot/initrd.img-{world.krel}\n"
+
+
+def test_an_image_that_changes_while_a_package_manager_is_at_work(world: World) -> None:
+    """Nobody may be told that all is well, and the look must come once it has finished."""
+    assert world.reconcile().initrd_ok
+    (world.root.path / "etc/initramfs-tools/modules").write_text("")
+    with package_manager(world):
+        world.make_image()
+        record = world.reconcile()
+        assert (record.initrd_ok, word(record).kind) == (False, "initrd-due")
+        assert job_result(record).patient
+        assert world.reconcile().initrd == record.initrd
+    assert world.reconcile().initrd_ok
+
+
+MEANWHILE = "/usr/sbin/mkinitramfs.real -o /boot/theirs {krel} && mv /boot/theirs /boot/initrd.img-{krel}"
+
+
+def test_what_others_made_meanwhile_stays(world: World) -> None:
+    """Whoever began later knows more: an upgrade of cryptsetup, say. Ours is made once more, from their world."""
+    (world.root.path / "etc/initramfs-tools/modules").write_text("")
+    (world.root.path / "etc/dracut.conf.d/1.conf").write_text('add_drivers+=" rootdrv "\n')
+    world.wrap(MEANWHILE.format(krel=world.krel) + "\necho rootdrv >/etc/initramfs-tools/modules")
+    before = world.image().stat().st_ino
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind) == (False, "initrd-due"), word(record).text
+    theirs = world.image().stat()
+    assert theirs.st_ino != before
+    assert world.runs == 1
+    world.wrap("")
+    assert world.reconcile().initrd_ok
+
+
+def test_what_hooks_recorded_while_a_generator_failed_stays(world: World) -> None:
+    """The removal of this kernel was announced: what was known before must not be written over that."""
+    state = f"/var/lib/autokmod/kernels/{world.krel}.json"
+    world.wrap(f'sed -i \'s/"going": false/"going": true/\' {state}\nexit 3')
+    record = world.reconcile()
+    assert record.going
+    assert read_record(world.root.paths, world.krel) == record
+
+
+def test_cancelled(world: World) -> None:
+    """It did not fail: it is still due, and nobody is alarmed."""
+    begun, cancel = world.root.path / "tmp/begun", Cancel()
+    world.wrap("echo >/tmp/begun; sleep 1000")
+
+    def end() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        cancel.cancel()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with closing(Engine(world.root.paths, Config(), time.time)) as engine:
+        record = engine.reconcile(world.krel, cancel=cancel)
+    thread.join()
+    assert (record.initrd_ok, word(record).kind) == (False, "initrd-due")
+
+
+def test_a_boot_that_cannot_be_written(world: World) -> None:
+    boot = world.root.paths.boot
+    files = {p.name: p.read_bytes() for p in boot.iterdir() if p.is_file()}
+    mount("-t", "tmpfs", "tmpfs", str(boot))
+    for name, data in files.items():
+        (boot / name).write_bytes(data)
+    mount("-o", "remount,ro", str(boot))
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind) == (False, "initrd-failed")
+    assert "Read-only file system" in word(record).text
+    assert job_result(record).transient
+
+
+def test_plugins_below_a_generator_know_that_it_is_ours(world: World) -> None:
+    """They would wait for the lock that we hold, and queue this very job again without end."""
+    world.wrap("env >/tmp/env")
+    hook = world.root.path / "etc/initramfs/post-update.d/loader"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text("#!/bin/sh\nenv >/tmp/env2\n")
+    hook.chmod(0o755)
+    assert world.reconcile().initrd_ok
+    for name in ("env", "env2"):
+        assert "AUTOKMOD_AT_WORK=1" in (world.root.path / "tmp" / name).read_text().split()
+
+
+def dracut(world: World, krel: str) -> None:
+    """Few modules, or it takes minutes."""
+    conf = world.root.path / "etc/dracut.conf.d/1.conf"
+    conf.write_text('dracutmodules+=" base kernel-modules "\ndrivers+=" dummy "\nhostonly=no\n')
+    done = world.root.chroot("dracut", "--force", f"/boot/initrd.img-{krel}", krel)
+    assert done.returncode == 0, done.stdout
+    conf.write_text(conf.read_text() + 'drivers+=" rootdrv "\n')
+
+
+@pytest.mark.parametrize("generator", ["mkinitramfs", "dracut"])
+def test_a_module_that_is_a_link_to_another_kernels(world: World, tmp_path: Path, generator: str) -> None:
+    """Inside the image, too, it has to lead to a module, and to this one."""
+    world.reconcile(world.krels[0])
+    krel = world.krels[1]
+    if generator == "dracut":
+        dracut(world, krel)
+    record = world.reconcile(krel)
+    assert (record.initrd_ok, word(record).kind) == (True, "initrd-refreshed"), word(record).text
+    assert generator == "mkinitramfs" or "dracut" in word(record).text
+    (placement,) = record.placements
+    assert placement.link_from == world.krels[0]
+    subprocess.run(["unmkinitramfs", str(world.image(krel)), str(tmp_path)], check=True)
+    (top,) = [d.parent for d in tmp_path.glob("**/usr") if (d / "lib/modules" / krel).is_dir()]
+    shown = subprocess.run(
+        ["modprobe", "-C", "/dev/null", "-d", str(top), "-S", krel, "--show-depends", "rootdrv"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.split()[-1]  # fmt: skip
+    wanted = read_blob(world.root.paths.modulesd(krel) / placement.files[0].path)
+    assert hashlib.sha256(read_blob(Path(shown).resolve())).digest() == hashlib.sha256(wanted).digest()
+    assert Path(shown).resolve().is_relative_to(top)
