@@ -79,9 +79,15 @@ class InitrdStep:
             return record
         if find_busy_lock(self.paths) is not None:
             return self._settle(record, self._due(), ok=False) if record.initrd_ok and has_files else record
-        if found is None:
+        return self._examine(record, found) if found is not None else self._without_image(record)
+
+    def _without_image(self, record: KernelRecord) -> KernelRecord:
+        """A kernel may do without one; not, until a person says so, one whose image carried what it needs."""
+        if not record.initrd_modules or self.force:
             return self._settle(record, Reason("initrd-none", "there is no initrd for this kernel"), ok=True)
-        return self._examine(record, found)
+        text = f"its initrd is gone, which carried {', '.join(record.initrd_modules)}"
+        hint = f"make it anew; if it needs none: autokmodctl reconcile --force {self.krel}"
+        return self._settle(record, Reason("initrd-gone", text, hint=hint), ok=False, modules=record.initrd_modules)
 
     def _is_known(self, record: KernelRecord, found: Found | None) -> bool:
         """Nothing changed since it was found good, or put back by hand: neither modules nor image."""

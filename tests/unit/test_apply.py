@@ -369,6 +369,21 @@ def test_an_initrd_that_somebody_else_changed_is_looked_at_again(world: World) -
     assert not world.link(K2, K1, A).initrd_ok
 
 
+def test_an_initrd_that_carried_a_module_may_not_vanish(world: World) -> None:
+    world.build(A, K1, "drv")
+    world.use(K1, A)
+    (owner,) = world.paths.own_dir(K1, "drv").iterdir()
+    put_image(world, K2, owner.read_bytes())
+    assert world.link(K2, K1, A).initrd_ok
+    (world.paths.boot / f"initrd.img-{K2}").unlink()
+    for _ in range(2):
+        record = world.link(K2, K1, A)
+        assert record.initrd is not None
+        assert (record.initrd_ok, record.initrd.kind) == (False, "initrd-gone")
+        assert "drv" in record.initrd.text
+    assert world.readiness(K2) is Readiness.NOT_READY
+
+
 def test_what_another_kernels_image_carries_belongs_into_this_one(world: World) -> None:
     """This one's may have been made before the module was there: the headers came late."""
     world.build(A, K1, "drv")
