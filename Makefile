@@ -27,6 +27,8 @@ ALPM ?= $(wildcard /usr/share/libalpm)
 ALPMHOOKS = $(if $(ALPM),$(wildcard kernel-install.d/alpm/*.hook))
 
 PYTHON = .venv/bin/python
+# What of the tests in virtual machines is run.
+VM = tests
 SUBSTITUTE = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' \
 	-e 's|@PYTHONDIR@|$(PYTHONDIR)|g' -e '/^@HARDENING@$$/{' -e 'r systemd/hardening' -e 'd' -e '}'
 # $(call put,MODE,FILE,TARGET): install with the @NAMES@ filled in.
@@ -68,7 +70,7 @@ test:
 
 test-vm:
 	@.ci/setup vm
-	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest -m vm
+	AUTOKMOD_TEST_COMPLETE=1 $(PYTHON) -m pytest -m vm $(VM)
 
 test-corpus:
 	@.ci/setup corpus
