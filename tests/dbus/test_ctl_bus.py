@@ -49,6 +49,8 @@ def machine(tmp_path: Path) -> Iterator[Paths]:
     paths = Paths(tmp_path / "root")
     paths.root.mkdir()
     add_kernel(paths, A)
+    paths.etc.mkdir(parents=True)
+    (paths.etc / "autokmod.toml").write_text("[daemon]\nsettle_s = 0\n")  # no look of its own comes in between
     opened = [d for d in paths.root.parents if not d.stat().st_mode & 0o001]
     for directory in opened:
         directory.chmod(directory.stat().st_mode | 0o011)
@@ -118,8 +120,6 @@ def test_root_and_others(machine: Paths, bus: str) -> None:
 
 
 def test_how_a_job_ended_is_told(machine: Paths, bus: str) -> None:
-    machine.etc.mkdir(parents=True)
-    (machine.etc / "autokmod.toml").write_text("[daemon]\nsettle_s = 0\n")  # no look of its own comes in between
     with daemon(machine, bus):
         settled(machine, bus)
         done = ctl(machine, bus, "reconcile", A, "--wait", "--json")
