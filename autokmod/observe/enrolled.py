@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 
 from autokmod.model import ModuleFacts, Signature
-from autokmod.observe.blob import read_blob
-from autokmod.observe.signature import only_signer, read_signature
+from autokmod.observe.trust import judge_signature
 
 
 def judge_by_enrolled(module: ModuleFacts, certificates: Sequence[bytes]) -> ModuleFacts:
@@ -21,10 +20,4 @@ def judge_by_enrolled(module: ModuleFacts, certificates: Sequence[bytes]) -> Mod
         from autokmod.observe.imagekeys import find_verifier  # slow to import, and seldom asked
     except ImportError:
         return module
-    data = read_blob(module.path)
-    signer = only_signer(data)
-    holds = find_verifier(b"".join(certificates), signer) if signer is not None else None
-    if signer is None or holds is None:
-        return module
-    is_true = holds(data[: read_signature(data)[1]], signer)
-    return replace(module, signature=Signature.VERIFIED if is_true else Signature.DAMAGED)
+    return judge_signature(module, partial(find_verifier, b"".join(certificates)))

@@ -54,14 +54,26 @@ class OwnKey:
 
     def judge(self, module: ModuleFacts) -> ModuleFacts:
         """With what is found out about its signature. Raises FormatError, OSError where it cannot be read again."""
-        if module.signature is not Signature.PRESENT or self.signer is None:
-            return module
-        data = read_blob(module.path)
-        signer = only_signer(data)
-        if signer is None or signer.name != self.signer.name or self._holds is None:
-            return module
-        holds = self._holds(data[: read_signature(data)[1]], signer)
-        return replace(module, signature=Signature.VERIFIED if holds else Signature.DAMAGED)
+        return judge_signature(module, self._verifier) if self.signer is not None else module
+
+    def _verifier(self, signer: Signer) -> Verifier | None:
+        return self._holds if self.signer is not None and signer.name == self.signer.name else None
+
+
+def judge_signature(module: ModuleFacts, find: Callable[[Signer], Verifier | None]) -> ModuleFacts:
+    """`find`: None where a signer's key is not known, which leaves the signature as it is.
+
+    Raises FormatError, OSError where the module cannot be read again.
+    """
+    if module.signature is not Signature.PRESENT:
+        return module
+    data = read_blob(module.path)
+    signer = only_signer(data)
+    holds = find(signer) if signer is not None else None
+    if signer is None or holds is None:
+        return module
+    is_true = holds(data[: read_signature(data)[1]], signer)
+    return replace(module, signature=Signature.VERIFIED if is_true else Signature.DAMAGED)
 
 
 def kernel_text(image: str) -> bytes:
