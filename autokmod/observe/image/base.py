@@ -46,9 +46,14 @@ def base_in(image: Image, krel: str) -> Base:
     if top is not None and stat.S_ISDIR(top.mode):
         why = "its /lib is a directory of its own, and no link to /usr/lib: nothing is laid over it"
         raise FormatError(image.path, why)
-    places = _places(krel)
-    modules = {_below(path, krel): e.content for path, e in files.items() if path.startswith(places) and _is_module(e)}
+    modules = {path: e.content for path, e in entries_of(files, krel).items() if is_module(path, e)}
     return Base(image.path, image.is_uki, tuple((s.offset, s.end) for s in ours), modules)
+
+
+def entries_of(files: Mapping[str, Entry], krel: str) -> dict[str, Entry]:
+    """What stands in the modules directory of one kernel, by the path below it."""
+    places = _places(krel)
+    return {_below(path, krel): entry for path, entry in files.items() if path.startswith(places)}
 
 
 def _places(krel: str) -> tuple[str, ...]:
@@ -77,5 +82,5 @@ def _below(path: str, krel: str) -> str:
     return path.partition(f"lib/modules/{krel}/")[2]
 
 
-def _is_module(entry: Entry) -> bool:
-    return entry.path.endswith(SUFFIXES) and (entry.is_file or entry.is_symlink)
+def is_module(path: str, entry: Entry) -> bool:
+    return path.endswith(SUFFIXES) and (entry.is_file or entry.is_symlink)

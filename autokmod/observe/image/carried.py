@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from autokmod.errors import FormatError
 from autokmod.observe.blob import decompress
-from autokmod.observe.image.base import is_overlay
+from autokmod.observe.image.base import entries_of, is_module, is_overlay
 from autokmod.observe.image.contents import Image, read_image, resolve
 from autokmod.observe.image.cpio import Entry
 from autokmod.observe.modtree import SUFFIXES, module_name
@@ -43,13 +43,10 @@ def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
 
 def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
     """`whole` was read with the content of what `is_wanted`."""
-    top = f"lib/modules/{krel}/"
-    found = {
-        path.partition(top)[2]: entry for path, entry in whole.files.items() if path.startswith((top, f"usr/{top}"))
-    }
+    found = entries_of(whole.files, krel)
     modules: dict[str, tuple[str, ...]] = {}
     for path, entry in sorted(found.items()):
-        if path.endswith(SUFFIXES) and (entry.is_file or entry.is_symlink):
+        if is_module(path, entry):
             modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
     digests = {p: _digest(whole, krel, p) for name in wanted & set(modules) for p in modules[name]}
     index = b"\n".join(e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None)
