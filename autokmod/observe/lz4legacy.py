@@ -9,35 +9,34 @@ from __future__ import annotations
 import struct
 
 from autokmod.errors import FormatError
+from autokmod.observe.image.input import Input
+from autokmod.observe.image.reader import Chunks, Reader
 
 MAGIC = b"\x02\x21\x4c\x18"
 BLOCK = 8 << 20
 SIZE = struct.Struct("<I")
 
 
+def unpack_blocks(data: memoryview, at: int, path: str) -> Chunks:
+    source = Input(data, at, path, "lz4")
+    block = source.library("lz4.block", "python3-lz4")
+    source.take(len(MAGIC))
+    while source.at < len(data):
+        head = source.take(min(4, len(data) - source.at))
+        size = int.from_bytes(head, "little")
+        if size == 0:  # the padding behind it
+            return source.at - len(head)
+        if head == MAGIC:
+            continue
+        with source.watched(block.LZ4BlockError):
+            yield block.decompress(source.take(size), uncompressed_size=BLOCK)
+    return source.at
+
+
 def unpack(data: bytes, path: str, *, limit: int) -> bytes:
-    """Raises FormatError: damaged, truncated, more than `limit` bytes, or the library is not there."""
-    try:
-        from lz4.block import LZ4BlockError, decompress
-    except ImportError as exc:
-        raise FormatError(path, "to unpack lz4 takes Python's lz4 (python3-lz4)") from exc
-    parts: list[bytes] = []
-    at, size = len(MAGIC), 0
-    while at < len(data) and size <= limit:
-        end = _end_of_block(data, path, at)
-        try:
-            parts.append(decompress(data[at + SIZE.size : end], uncompressed_size=BLOCK))
-        except LZ4BlockError as exc:
-            raise FormatError(path, f"damaged lz4 stream: {exc}", at) from exc
-        at, size = end, size + len(parts[-1])
-    if size > limit:
-        raise FormatError(path, f"unpacks to more than {limit} bytes", at)
-    return b"".join(parts)
-
-
-def _end_of_block(data: bytes, path: str, at: int) -> int:
-    if at + SIZE.size <= len(data):
-        end: int = at + SIZE.size + SIZE.unpack_from(data, at)[0]
-        if at + SIZE.size < end <= len(data):
-            return end
-    raise FormatError(path, "the lz4 stream is truncated", at)
+    """Blocks and nothing else. Raises FormatError: damaged, truncated, more than `limit` bytes, or no library."""
+    reader = Reader(unpack_blocks(memoryview(data), 0, path), path, 0, limit)
+    whole = reader.rest()
+    if reader.end != len(data):
+        raise FormatError(path, "the lz4 stream is truncated", reader.end)
+    return whole

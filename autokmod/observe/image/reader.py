@@ -48,6 +48,14 @@ class Reader:
             self._used = len(self._chunk) - rest
         return False
 
+    def rest(self) -> bytes:
+        """All that is still to come."""
+        parts = [self._chunk[self._used :]]
+        while self._fill():
+            parts.append(self._chunk)
+        self._used = len(self._chunk)
+        return b"".join(parts)
+
     def finish(self) -> int:
         """Where it ends. Whatever is still to come was not asked for."""
         while self._fill():

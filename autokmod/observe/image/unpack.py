@@ -7,63 +7,21 @@ Libraries that a machine need not have are imported where they are used; without
 from __future__ import annotations
 
 import bz2
-import importlib
 import lzma
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from autokmod.errors import FormatError
 from autokmod.observe import lz4legacy
+from autokmod.observe.image.input import CHUNK, Input
 from autokmod.observe.image.reader import Chunks
 
-CHUNK = 1 << 20
 MEMORY = 256 << 20  # that a dictionary or window may ask for
 LZMA_MAGIC = b"\x5d\0\0"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LZO_MAGIC = b"\x89LZO\0\r\n\x1a\n"
 Unpacker: TypeAlias = Callable[[memoryview, int, str], Chunks]  # all of the file, offset, path
-
-
-@dataclass(slots=True)
-class _Input:
-    data: memoryview
-    at: int
-    path: str
-    kind: str
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        self.start = self.at
-
-    def fail(self, what: str) -> FormatError:
-        return FormatError(self.path, f"{what} (from {self.start} on)", self.at)
-
-    def take(self, size: int) -> bytes:
-        part = bytes(self.data[self.at : self.at + size])
-        if len(part) < size:
-            raise self.fail(f"the {self.kind} stream is truncated")
-        self.at += size
-        return part
-
-    def some(self) -> bytes:
-        return self.take(max(1, min(CHUNK, len(self.data) - self.at)))
-
-    @contextmanager
-    def watched(self, *errors: type[Exception]) -> Iterator[None]:
-        try:
-            yield
-        except errors as exc:
-            raise self.fail(f"damaged {self.kind} stream: {exc}") from exc
-
-    def library(self, module: str, package: str) -> Any:
-        try:
-            return importlib.import_module(module)
-        except ImportError as exc:
-            raise self.fail(f"to unpack {self.kind} takes Python's {module} ({package})") from exc
 
 
 def unpack_plain(data: memoryview, at: int, path: str) -> Chunks:
@@ -75,7 +33,7 @@ def unpack_plain(data: memoryview, at: int, path: str) -> Chunks:
 
 
 def _unpack_gzip(data: memoryview, at: int, path: str) -> Chunks:
-    source, stream, rest = _Input(data, at, path, "gzip"), zlib.decompressobj(wbits=31), b""
+    source, stream, rest = Input(data, at, path, "gzip"), zlib.decompressobj(wbits=31), b""
     while not stream.eof:
         with source.watched(zlib.error):
             yield stream.decompress(rest or source.some(), CHUNK)
@@ -87,7 +45,7 @@ def _unpack_with(kind: str, make: Callable[[], Any]) -> Unpacker:
     """For the decompressors of lzma and bz2, which keep what they were given and did not use yet."""
 
     def unpack(data: memoryview, at: int, path: str) -> Chunks:
-        source, stream = _Input(data, at, path, kind), make()
+        source, stream = Input(data, at, path, kind), make()
         while not stream.eof:
             with source.watched(lzma.LZMAError, OSError):
                 yield stream.decompress(source.some() if stream.needs_input else b"", CHUNK)
@@ -98,7 +56,7 @@ def _unpack_with(kind: str, make: Callable[[], Any]) -> Unpacker:
 
 def _unpack_zstd(data: memoryview, at: int, path: str) -> Chunks:
     """One frame. The library does not say where it ended, but its blocks are easily counted (RFC 8878, 3.1.1)."""
-    source = _Input(data, at, path, "zstd")
+    source = Input(data, at, path, "zstd")
     zstandard = source.library("zstandard", "python3-zstandard")
     end = _end_of_frame(source)
     stream = zstandard.ZstdDecompressor(max_window_size=MEMORY // 2).stream_reader(data[at:end])
@@ -110,7 +68,7 @@ def _unpack_zstd(data: memoryview, at: int, path: str) -> Chunks:
         yield chunk
 
 
-def _end_of_frame(source: _Input) -> int:
+def _end_of_frame(source: Input) -> int:
     (descriptor,) = source.take(5)[4:]
     single = descriptor >> 5 & 1
     source.take((1 - single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6])
@@ -125,25 +83,9 @@ def _end_of_frame(source: _Input) -> int:
     return source.at
 
 
-def _unpack_lz4(data: memoryview, at: int, path: str) -> Chunks:
-    source = _Input(data, at, path, "lz4")
-    block = source.library("lz4.block", "python3-lz4")
-    source.take(len(lz4legacy.MAGIC))
-    while source.at < len(data):
-        head = source.take(min(4, len(data) - source.at))
-        size = int.from_bytes(head, "little")
-        if size == 0:  # the padding behind it
-            return source.at - len(head)
-        if head == lz4legacy.MAGIC:
-            continue
-        with source.watched(block.LZ4BlockError):
-            yield block.decompress(source.take(size), uncompressed_size=lz4legacy.BLOCK)
-    return source.at
-
-
 def _unpack_lzo(data: memoryview, at: int, path: str) -> Chunks:
     """As lzop writes it (lib/decompress_unlzo.c): blocks behind both their sizes and a checksum, the last size is 0."""
-    source = _Input(data, at, path, "lzo")
+    source = Input(data, at, path, "lzo")
     lzo = source.library("lzo", "python3-lzo")
     _skip_lzop_header(source)
     while unpacked := int.from_bytes(source.take(4), "big"):
@@ -160,7 +102,7 @@ def _unpack_lzo(data: memoryview, at: int, path: str) -> Chunks:
     return source.at
 
 
-def _skip_lzop_header(source: _Input) -> None:
+def _skip_lzop_header(source: Input) -> None:
     source.take(len(LZO_MAGIC))
     version, _, _ = struct.unpack(">HHH", source.take(6))
     source.take(2 if version >= 0x940 else 1)  # method, and since then level
@@ -177,6 +119,6 @@ UNPACKERS: tuple[tuple[bytes, str, Unpacker], ...] = (
     (LZMA_MAGIC, "lzma", _unpack_with("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY))),
     (b"BZh", "bzip2", _unpack_with("bzip2", bz2.BZ2Decompressor)),
     (ZSTD_MAGIC, "zstd", _unpack_zstd),
-    (lz4legacy.MAGIC, "lz4", _unpack_lz4),
+    (lz4legacy.MAGIC, "lz4", lz4legacy.unpack_blocks),
     (LZO_MAGIC, "lzo", _unpack_lzo),
 )
