@@ -47,13 +47,13 @@ def judge_image(
     digests: Mapping[str, str],
     index: bytes,
     opaque: tuple[str, ...] = (),
-) -> tuple[Reason, ...]:
-    """What is wrong, each module once; nothing if the image would load what stands on disk."""
-    return tuple(
-        reason
+) -> dict[str, Reason]:
+    """Kernel name → what is wrong with it; nothing if the image would load what stands on disk."""
+    return {
+        name: reason
         for name, standing in sorted(expected.items())
         if (reason := _judge(name, standing, carried.get(name, ()), digests, index, opaque)) is not None
-    )
+    }
 
 
 def _judge(

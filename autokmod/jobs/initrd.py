@@ -158,13 +158,9 @@ class InitrdStep:
             damage = (Reason("initrd-damaged", f"no kernel would unpack it: {exc}"),)
         expected = self.expected(record, (*carried.modules, *before))
         here = {name: standing[name] for name in expected}
-        found = {
-            name: judge_image({name: one}, carried.modules, carried.digests, carried.index, carried.opaque)
-            for name, one in sorted(here.items())
-        }
-        problems = tuple(reason for reasons in found.values() for reason in reasons)
-        wrong = frozenset(name for name, reasons in found.items() if reasons)
-        return Examined(expected, damage or problems, carried.made_by, None if damage else wrong, carried.laid_over)
+        wrong = judge_image(here, carried.modules, carried.digests, carried.index, carried.opaque)
+        problems = damage or tuple(wrong.values())
+        return Examined(expected, problems, carried.made_by, None if damage else frozenset(wrong), carried.laid_over)
 
     def expected(self, record: KernelRecord, carried: Iterable[str]) -> dict[str, str]:
         """Of the modules that stand those that belong in the image, and why. `carried`: kernel names."""

@@ -64,4 +64,4 @@ def test_judged(
     wanted: str | None,
 ) -> None:
     found = judge_image({"drv": STANDING["drv"]}, carried, digests, index, opaque)
-    assert [r.kind for r in found] == ([wanted] if wanted else [])
+    assert [r.kind for r in found.values()] == ([wanted] if wanted else [])
