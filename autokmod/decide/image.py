@@ -64,7 +64,7 @@ def _judge(
     index: bytes,
     opaque: tuple[str, ...],
 ) -> Reason | None:
-    if not paths and opaque:
+    if opaque:  # right or not beside it: what is hidden may come first
         return Reason("initrd-opaque", f"whether it carries {name} is hidden in {', '.join(opaque)}")
     if not paths:
         return Reason("initrd-lacks", f"it lacks {name}")

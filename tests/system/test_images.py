@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 from autokmod.act.archive import archive
 from autokmod.errors import FormatError
+from autokmod.observe.blob import read_blob
+from autokmod.observe.image.carried import read_carried
 from autokmod.observe.image.contents import Image, read_image
 from tests.conftest import MakeRoot
 from tests.corpus import Corpus
@@ -118,6 +121,29 @@ def test_dracut(system: RealRoot, kernels: list[str], tmp_path: Path, compressio
     image = read_image(file, lambda _: True)
     assert in_image(image) == dict(on_disk(unpacked(tmp_path, file, "lsinitrd", "--unpack")))
     assert any(p.endswith(f"/{krel}/kernel/drivers/net/dummy.ko") for p in image.files)
+
+
+def test_dracut_with_a_squashed_root(system: RealRoot, kernels: list[str], tmp_path: Path) -> None:
+    """All but a loader is hidden: the names are those that its own lister shows, the contents those on disk."""
+    krel = kernels[0]
+    command = [*DRACUT, "--add", "squash", "--kver", krel, "/boot/image"]
+    file = make_image(system, *command)
+    assert read_image(file, lambda _: False).opaque == ("squash-root.img",)
+    carried = read_carried(file, krel, ["dummy", "loop"])
+    modulesd = system.paths.modulesd(krel)
+    for name in ("dummy", "loop"):
+        (path,) = carried.modules[name]
+        assert carried.digests[path] == hashlib.sha256(read_blob(modulesd / path)).hexdigest()
+        assert f"{path}:".encode() in carried.index
+    assert carried.opaque == ()
+    listed = subprocess.run(["lsinitrd", file], check=True, capture_output=True, text=True).stdout
+    outside, inside = (modules_in(part, krel) for part in listed.split("Squashed content (squash-root.img):"))
+    assert {p for found in carried.modules.values() for p in found} == outside | inside
+    assert "dummy" not in {Path(p).stem for p in outside}
+
+
+def modules_in(listing: str, krel: str) -> set[str]:
+    return set(re.findall(rf"lib/modules/{re.escape(krel)}/(\S+\.ko)$", listing, re.MULTILINE))
 
 
 def test_damaged_at_many_places(system: RealRoot, kernels: list[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.errors import FormatError
-from autokmod.observe.image.contents import Image, lay_over, read_image
+from autokmod.observe.image.contents import ROOTS, Image, lay_over, read_image
 from autokmod.observe.image.cpio import Entry
 from autokmod.observe.image.segments import PLAIN, Segment
 from autokmod.observe.modtree import SUFFIXES
@@ -40,6 +40,9 @@ def is_unknown(path: str, krel: str, modulesd: Path) -> bool:
 
 def base_in(image: Image, krel: str) -> Base:
     """`image` was read with the content of what `is_unknown`. Raises FormatError."""
+    hiding = next((path for path in image.opaque if path in ROOTS), None)
+    if hiding is not None:
+        raise FormatError(image.path, f"its loader leaves all behind for what {hiding} holds: nothing is laid over it")
     ours = [s for s in image.segments if is_overlay(s, krel)]
     files = lay_over(entry for s in image.segments if s not in ours for entry in s.entries) if ours else image.files
     top = files.get("lib")

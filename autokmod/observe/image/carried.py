@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autokmod.errors import FormatError
 from autokmod.observe.blob import decompress
 from autokmod.observe.image.base import entries_of, is_module, is_overlay
-from autokmod.observe.image.contents import Image, read_image, resolve
+from autokmod.observe.image.contents import ROOTS, Image, read_image, resolve
 from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.inside import read_inside
 from autokmod.observe.modtree import SUFFIXES, module_name
 
 INDEXES = ("modules.dep", "modules.dep.bin")
@@ -30,7 +31,7 @@ class Carried:
     modules: Mapping[str, tuple[str, ...]]  # kernel name → paths below its modules directory
     digests: Mapping[str, str]  # path → sha256 of the uncompressed module, of those that were asked for
     index: bytes  # modules.dep, as text or binary: a path that is not in it is not known to modprobe
-    opaque: tuple[str, ...]  # file systems inside, which hide what they hold
+    opaque: tuple[str, ...]  # file systems inside, which hide what they hold, and why they cannot be opened
     made_by: str | None  # a generator's name
     laid_over: frozenset[str] = frozenset()  # kernel names of what overlays of autokmod's carry
 
@@ -38,7 +39,16 @@ class Carried:
 def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
     """Kernel names in `names` are compared. Raises FormatError, with an offset, and OSError."""
     wanted = frozenset(names)
-    return carried_in(read_image(image, lambda path: is_wanted(path, wanted)), krel, wanted)
+    whole = read_image(image, lambda path: is_wanted(path, wanted))
+    outer = carried_in(whole, krel, wanted)
+    if not whole.opaque:
+        return outer
+    opened, closed = read_inside(whole, lambda path: is_wanted(path, wanted))
+    # Its loader leaves behind what it finds beside the new root: an overlay is seen by nobody.
+    left = outer.laid_over if any(path in ROOTS for path in whole.opaque) else frozenset[str]()
+    inner = tuple(carried_in(i, krel, wanted) for i in opened.values())
+    why = tuple(f"{path} ({reason})" for path, reason in closed.items())
+    return replace(_together(_without(outer, left), inner), opaque=why)
 
 
 def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
@@ -53,6 +63,35 @@ def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
     overlays = (s for s in whole.segments if is_overlay(s, krel))
     laid_over = frozenset(module_name(e.path) for s in overlays for e in s.entries if e.path.endswith(SUFFIXES))
     return Carried(modules, digests, index, whole.opaque, made_by(whole), laid_over)
+
+
+def _without(carried: Carried, names: frozenset[str]) -> Carried:
+    """They are known of, and nowhere."""
+    return replace(carried, modules={name: () if name in names else p for name, p in carried.modules.items()})
+
+
+def _together(outer: Carried, inner: tuple[Carried, ...]) -> Carried:
+    """Right is a module that is right in each of them that carries it."""
+    layers = (outer, *inner)
+    modules = {name: _paths(name, layers) for name in sorted({n for layer in layers for n in layer.modules})}
+    paths = {p for found in modules.values() for p in found}
+    index = b"\n".join(_line(p) for p in sorted(paths) if all(_line(p)[:-1] in i.index for i in layers if _has(i, p)))
+    digests: dict[str, str] = {}
+    for path, digest in (item for layer in layers for item in layer.digests.items()):
+        digests[path] = digest if digests.get(path, digest) == digest else UNREADABLE
+    return replace(outer, modules=modules, digests=digests, index=index)
+
+
+def _paths(name: str, layers: tuple[Carried, ...]) -> tuple[str, ...]:
+    return tuple(sorted({p for layer in layers for p in layer.modules.get(name, ())}))
+
+
+def _has(layer: Carried, path: str) -> bool:
+    return path in layer.modules.get(module_name(path), ())
+
+
+def _line(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape") + b":"
 
 
 def is_wanted(path: str, names: Collection[str]) -> bool:

@@ -13,10 +13,9 @@ from autokmod.observe.image.cpio import Entry, Wanted
 from autokmod.observe.image.segments import Segment, read_segments
 from autokmod.observe.image.uki import find_initrd, is_uki
 
-CONTAINERS = (b"hsqs", b"\xe2\xe1\xf5\xe0")  # squashfs; erofs, whose mark stands at 1024
-EROFS_AT = 1024
 SIZE_LIMIT = 2 << 30  # bytes of an image
-OPAQUE_SUFFIXES = (".img", ".squashfs", ".erofs")
+# Where dracut's loader mounts one as the new root: from then on nothing counts that stands beside it.
+ROOTS = ("squash-root.img", "squashfs-root.img", "erofs-root.img", "squash/root.img")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,11 @@ class Image:
 def read_image(path: str, wanted: Wanted) -> Image:
     """Raises FormatError, with an offset, where a kernel would not unpack all of it, and OSError."""
     data, start = open_image(path)
-    segments = tuple(read_segments(data, path, lambda p: p.endswith(OPAQUE_SUFFIXES) or wanted(p), start))
+    segments = tuple(read_segments(data, path, wanted, start))
     if not any(s.entries for s in segments):
         raise FormatError(path, "there is nothing in it")
     files = lay_over(entry for segment in segments for entry in segment.entries)
-    opaque = tuple(p for p, e in files.items() if _is_container(e))
+    opaque = tuple(p for p, e in files.items() if e.container)
     return Image(path, segments, files, opaque, is_uki(data))
 
 
@@ -57,13 +56,6 @@ def lay_over(entries: Iterable[Entry]) -> dict[str, Entry]:
             linked[entry.link] = entry
         files[entry.path] = entry
     return {path: linked.get(e.link, e) if e.link is not None else e for path, e in files.items()}
-
-
-def _is_container(entry: Entry) -> bool:
-    if not entry.is_file or entry.content is None:
-        return False
-    marks = entry.content[:4], entry.content[EROFS_AT : EROFS_AT + 4]
-    return any(mark in CONTAINERS for mark in marks)
 
 
 def resolve(files: Mapping[str, Entry], path: str, depth: int = 16) -> Entry | None:

@@ -17,6 +17,8 @@ HEADER = 6 + 13 * 8
 TRAILER = "TRAILER!!!"
 NAME_LIMIT = 4096  # PATH_MAX
 ENTRY_LIMIT = 1_000_000
+CONTAINERS = ((0, b"hsqs", "squashfs"), (1024, b"\xe2\xe1\xf5\xe0", "erofs"))  # where each mark stands
+HEAD = 1028  # bytes in which they all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Entry:
     size: int
     link: tuple[int, int, int, int] | None  # archive, device and inode: entries that share it are one file
     content: bytes | None  # of what was wanted, and of symlinks
+    container: str = ""  # the kind of file system that it is
     header: bytes = field(default=b"", repr=False, compare=False)  # as it stands there
     name: bytes = field(default=b"", repr=False, compare=False)  # the same, up to its first zero
 
@@ -65,13 +68,14 @@ def _read_entry(reader: Reader, wanted: Wanted, number: int) -> Entry | None:
         raise reader.fail("a name does not end with a zero")
     name = raw.split(b"\0", 1)[0]
     path = name.decode("utf-8", "surrogateescape").removeprefix("./").lstrip("/")
-    content = _read_content(reader, size, keep=summed or stat.S_ISLNK(mode) or wanted(path))
+    content, head = _read_content(reader, size, keep=summed or stat.S_ISLNK(mode) or wanted(path))
     if summed and stat.S_ISREG(mode) and content is not None and sum(content) & 0xFFFFFFFF != check:
         raise reader.fail(f"the checksum of {path} is wrong")
     if name == TRAILER.encode():
         return None
     link = (number, major, minor, ino) if nlink > 1 and stat.S_ISREG(mode) else None
-    return Entry(path, mode, size, link, content, header, name)
+    container = next((kind for at, mark, kind in CONTAINERS if head[at : at + len(mark)] == mark), "")
+    return Entry(path, mode, size, link, content, container if stat.S_ISREG(mode) else "", header, name)
 
 
 def parse_header(header: bytes, reader: Reader) -> tuple[bool, tuple[int, ...]]:
@@ -87,7 +91,9 @@ def parse_header(header: bytes, reader: Reader) -> tuple[bool, tuple[int, ...]]:
     return magic == MAGIC_SUMMED, tuple(int.from_bytes(numbers[i : i + 4], "big") for i in range(0, 52, 4))
 
 
-def _read_content(reader: Reader, size: int, *, keep: bool) -> bytes | None:
-    content = reader.take(size) if keep else None
-    reader.skip((0 if keep else size) + -(reader.at + (0 if keep else size)) % 4)
-    return content
+def _read_content(reader: Reader, size: int, *, keep: bool) -> tuple[bytes | None, bytes]:
+    """All of it, if it is to be kept, and how it begins."""
+    taken = reader.take(size if keep else min(size, HEAD))
+    reader.skip(size - len(taken))
+    reader.skip(-reader.at % 4)
+    return (taken if keep else None), taken[:HEAD]
