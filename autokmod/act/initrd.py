@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +77,18 @@ class Draft:
 
 @contextmanager
 def drafted(
-    paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_s: float, cancel: Cancel
+    paths: Paths,
+    generator: Generator,
+    krel: str,
+    image: Path,
+    *,
+    timeout_s: float,
+    cancel: Cancel,
+    is_going: Callable[[], bool] = lambda: False,
 ) -> Iterator[Draft]:
-    """Unless it is published, the image is afterwards what it was. Raises InitrdFailed, OSError."""
+    """Unless it is published, the image is afterwards what it was. `is_going`: whether one that somebody removed
+    meanwhile is to stay away. Raises InitrdFailed, OSError.
+    """
     draft = Draft(image, image if generator.in_place else beside(image, NEW))
     beside(image, NEW).unlink(missing_ok=True)
     check_space(paths, image)
@@ -92,8 +101,7 @@ def drafted(
         yield draft
     finally:
         if not draft.published and generator.in_place:
-            os.replace(beside(image, ASIDE), image)
-            fsync_dir(image.parent)
+            _put_back(image, is_going)
         elif not draft.published:
             draft.path.unlink(missing_ok=True)
 
@@ -149,6 +157,14 @@ def _set_aside(image: Path) -> None:
     """A copy that is there already is of a run that a power cut ended: the image may be half of what it was to be."""
     if not (beside(image, ASIDE).exists() and _is_damaged(image)):
         _copy(image, beside(image, ASIDE))
+
+
+def _put_back(image: Path, is_going: Callable[[], bool]) -> None:
+    if not image.exists() and is_going():
+        beside(image, ASIDE).unlink()
+        return
+    os.replace(beside(image, ASIDE), image)
+    fsync_dir(image.parent)
 
 
 def _is_damaged(image: Path) -> bool:

@@ -11,7 +11,7 @@ from autokmod.act.overlay import Overlay, make_overlay
 from autokmod.config import Config
 from autokmod.errors import FormatError
 from autokmod.files import locked
-from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.model import KernelRecord
 from autokmod.observe.image.base import read_base
 from autokmod.observe.initrd import find_image

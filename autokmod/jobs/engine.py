@@ -146,6 +146,6 @@ def job_result(record: KernelRecord) -> JobResult:
     if record.initrd is not None and record.initrd.kind == "initrd-due":
         return JobResult("failed", "the initrd waits for the package manager to finish", transient=True, patient=True)
     if record.initrd is not None and not record.initrd_ok:
-        may_pass = record.initrd.kind == "initrd-failed"
+        may_pass = record.initrd.kind == "initrd-failed" and record.initrd_seen is None
         return JobResult("failed", f"{record.krel}: {record.initrd.text}", transient=may_pass)
     return JobResult("done", f"{record.krel}: {len(record.placements)} packages looked at")

@@ -17,7 +17,7 @@ from autokmod.files import locked
 from autokmod.jobs.announce import announce
 from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.compile import Compiling, Progress
-from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
@@ -97,7 +97,9 @@ class Reconciliation:
         if not self.build or self.cancel.requested:
             return record
         records, force = self.looker.records, self.force
-        step = InitrdStep(self.paths, self.config, self.krel, records, self.cancel, self.publishing, force)
+        step = InitrdStep(
+            self.paths, self.config, self.krel, records, self.cancel, self.publishing, force=force, asked=self.asked
+        )
         done = step.run(record)
         announce(record, done)
         return done

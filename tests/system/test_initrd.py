@@ -67,10 +67,10 @@ class World:
         for krel in self.krels:
             assert self.root.chroot("mkinitramfs.real", "-o", f"/boot/initrd.img-{krel}", krel).returncode == 0
 
-    def reconcile(self, krel: str = "", **initrd: object) -> KernelRecord:
+    def reconcile(self, krel: str = "", *, asked: bool = True, **initrd: object) -> KernelRecord:
         config = Config(initrd=InitrdConfig(**initrd))  # type: ignore[arg-type]
         with closing(Engine(self.root.paths, config, time.time)) as engine:
-            return engine.reconcile(krel or self.krel)
+            return engine.reconcile(krel or self.krel, asked=asked)
 
     def reconcile_configured(self) -> KernelRecord:
         """By the files below /etc/autokmod."""

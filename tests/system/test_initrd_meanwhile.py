@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from autokmod.act.generators.suse import SCRIPT
 from autokmod.config import Config
 from autokmod.jobs.engine import Engine, job_result
 from autokmod.observe.blob import read_blob
@@ -58,6 +60,62 @@ def test_a_boot_loader_that_was_not_told(world: World) -> None:
     record = world.reconcile()
     assert (record.initrd_ok, word(record).kind, world.runs) == (True, "initrd-right", 1)
     assert (world.root.path / "tmp/told").read_text() == f"{world.krel} /boot/initrd.img-{world.krel}\n"
+
+
+def test_telling_a_boot_loader_keeps_nobody_waiting(world: World) -> None:
+    """A post-update hook may take its time, and must be able to ask: hooks of kernels need the lock."""
+    lock = world.root.paths.lock.relative_to(world.root.path)
+    hook = world.root.path / "etc/initramfs/post-update.d/loader"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text(f"#!/bin/sh\nexec flock --nonblock /{lock} true\n")
+    hook.chmod(0o755)
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind) == (True, "initrd-refreshed"), word(record).text
+
+
+def test_a_boot_loader_is_told_after_a_power_cut(world: World) -> None:
+    hook = world.root.path / "etc/initramfs/post-update.d/loader"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ncp /var/lib/autokmod/kernels/{world.krel}.json /tmp/meanwhile\n")
+    hook.chmod(0o755)
+    assert world.reconcile().initrd_ok
+    meanwhile = json.loads((world.root.path / "tmp/meanwhile").read_text())
+    assert (meanwhile["initrd_ok"], meanwhile["initrd"]["kind"]) == (False, "initrd-untold")
+
+
+def in_place(world: World, script: str) -> None:
+    """SUSE's way: $image is the one that stands."""
+    path = world.root.path / SCRIPT.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho run >>/tmp/runs\nimage=/boot/initrd.img-{world.krel}\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_generator_that_fails_in_place_wakes_nobody_for_ever(world: World) -> None:
+    """What it wrote and what was put back are both seen by the watcher: it must not be run again for that."""
+    in_place(world, "echo rubbish >$image")
+    before = world.image().read_bytes()
+    record = world.reconcile(asked=False)
+    assert (record.initrd_ok, word(record).kind) == (False, "initrd-failed")
+    assert not job_result(record).transient
+    assert world.image().read_bytes() == before
+    assert world.reconcile(asked=False).initrd == record.initrd
+    assert world.runs == 1
+    assert world.reconcile(asked=True).initrd == record.initrd
+    assert world.runs == 2
+    world.image().touch()  # somebody was at it
+    assert world.reconcile(asked=False).initrd == record.initrd
+    assert world.runs == 3
+    in_place(world, "mkinitramfs.real -o $image ${image#*img-}")
+    assert world.reconcile().initrd_ok
+
+
+def test_a_kernel_that_goes_while_its_image_is_made_in_place(world: World) -> None:
+    """Its image was removed by whoever removed it, and is not put back."""
+    state = f"/var/lib/autokmod/kernels/{world.krel}.json"
+    in_place(world, f'sed -i \'s/"going": false/"going": true/\' {state}; rm $image')
+    assert world.reconcile().going
+    assert not world.image().exists()
 
 
 def test_an_image_that_changes_while_a_package_manager_is_at_work(world: World) -> None:

@@ -13,7 +13,7 @@ from autokmod.act.archive import archive
 from autokmod.act.generators import Generator
 from autokmod.act.initrd import InitrdFailed, drafted, forget_leftovers, restore
 from autokmod.config import Config
-from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.reconcile import unattended
 from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image, is_boot_away
 from autokmod.paths import Paths

@@ -19,7 +19,7 @@ from autokmod.decide.facts import Facts
 from autokmod.decide.readiness import decide_readiness
 from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.engine import Engine, job_result
-from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import unattended
 from autokmod.model import (

@@ -19,7 +19,7 @@ from autokmod.decide.plan import decide_kernel
 from autokmod.decide.readiness import decide_readiness
 from autokmod.decide.signing import Signing
 from autokmod.jobs.engine import Engine
-from autokmod.jobs.initrd import InitrdStep
+from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import unattended
 from autokmod.model import (
