@@ -128,7 +128,14 @@ def made(
         add_build_user(root)
         yield RealRoot(root, corpus)
     finally:
-        subprocess.run(["umount", "--recursive", str(scratch)], check=True)
+        _unmount(scratch)
+
+
+def _unmount(tree: Path) -> None:
+    """A process that was just killed may still be leaving, on a machine that has other work."""
+    done = subprocess.run(["umount", "--recursive", str(tree)], capture_output=True)
+    if done.returncode != 0:
+        subprocess.run(["umount", "--recursive", "--lazy", str(tree)], check=True)
 
 
 def overlay(
