@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from autokmod.errors import FormatError
+
+# What these say will not be otherwise at the next try: the file is as good as damaged.
+DAMAGE = (errno.EINVAL, errno.EIO, errno.EISDIR, errno.ELOOP)
+# rename(2) puts no directory over a file, no file over a directory, and nothing over a full one.
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """For reading. OSError also for what is no regular file: a pipe would keep its reader for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """All of it. OSError as above."""
+    with open_regular(path) as f:
+        return f.read()
 
 
 def fsync_dir(directory: Path) -> None:
@@ -58,9 +85,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, limit: int = 16 << 20) -> Any:
-    """Raises FormatError where it is not JSON or larger than `limit` bytes; OSError untouched."""
-    with open(path, "rb") as f:
-        data = f.read(limit + 1)
+    """Raises FormatError where it is not JSON, no file, or larger than `limit` bytes; else OSError."""
+    try:
+        with open_regular(path) as f:
+            data = f.read(limit + 1)
+    except OSError as exc:
+        if exc.errno in DAMAGE:
+            raise FormatError(str(path), f"cannot be read: {exc.strerror}") from exc
+        raise
     if len(data) > limit:
         raise FormatError(str(path), f"larger than {limit} bytes")
     try:
@@ -72,8 +104,21 @@ def read_json(path: Path, *, limit: int = 16 << 20) -> Any:
 def set_aside(path: Path) -> Path:
     """Move a damaged state file out of the way, keeping it for a person to look at."""
     aside = path.with_name(f"{path.name}.damaged")
-    os.replace(path, aside)
+    try:
+        os.replace(path, aside)
+    except OSError as exc:
+        if exc.errno not in IN_THE_WAY:
+            raise
+        _remove(aside)
+        os.replace(path, aside)
     return aside
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextlib.contextmanager

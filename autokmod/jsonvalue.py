@@ -22,6 +22,7 @@ T = TypeVar("T")
 Reader = Callable[[Any], Any]
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 _EXACT = 1 << 53  # the whole numbers that a float holds
+_WHOLE = range(-(1 << 63), 1 << 64)  # those that D-Bus can hold
 
 
 def to_json(value: Any) -> Any:
@@ -172,4 +173,11 @@ def _plain_reader(cls: type) -> Reader:
             raise _Mismatch(what)
         return data
 
-    return read_float if cls is float else read_plain
+    def read_whole(data: Any) -> int:
+        if type(data) is not int:
+            raise _Mismatch(what)
+        if data not in _WHOLE:
+            raise _Mismatch("a number of at most 64 bits expected")
+        return data
+
+    return read_float if cls is float else read_whole if cls is int else read_plain

@@ -18,6 +18,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from autokmod.files import open_regular
 from autokmod.tomllines import Key, key_lines
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Text:
 
 def read_text(path: str | os.PathLike[str]) -> Text:
     """Raises TomlError; OSError travels."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         return parse_text(f.read(SIZE_LIMIT + 1))
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from autokmod.files import read_regular
 from autokmod.model import PlacedFile, Reason
 from autokmod.observe.modtree import read_modules_dep
 from autokmod.paths import OWN, WEAK, Paths
@@ -41,7 +42,7 @@ def _problems(modulesd: Path, picked: str | None, file: PlacedFile) -> Iterator[
         text = f"{file.module}: modprobe would load {picked}, not {file.path}"
         yield Reason("other-file-wins", text, hint=_what_to_do(picked, file.path))
     try:
-        digest = hashlib.sha256((modulesd / file.path).read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_regular(modulesd / file.path)).hexdigest()
     except OSError as exc:
         yield Reason("not-readable", f"{file.path}: {exc.strerror}")
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autokmod.act.publish import write_files
 from autokmod.errors import PlacementFailed
-from autokmod.files import write_link
+from autokmod.files import open_regular, write_link
 from autokmod.model import BuiltModule, PlacedFile, Placement
 from autokmod.observe.modtree import SUFFIXES, module_name
 from autokmod.paths import OWN, WEAK, Paths
@@ -58,7 +58,7 @@ def place_links(
 def placed_file(paths: Paths, krel: str, module: str, path: Path) -> PlacedFile:
     """What stands at `path` now, read back from the disk."""
     target = os.readlink(path) if path.is_symlink() else None
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         info = os.fstat(f.fileno())
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     where = os.path.relpath(path, paths.modulesd(krel))

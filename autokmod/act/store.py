@@ -70,6 +70,8 @@ def find_build(paths: Paths, key: str, known: StatCache[str, Build] | None = Non
         if not directory.is_dir():
             return None
         _set_aside(directory, FormatError(str(directory / MANIFEST), "is missing"))
+    except NotADirectoryError:
+        _set_aside(directory, FormatError(str(directory), "is not a directory"))
     except FormatError as exc:
         _set_aside(directory, exc)
     return None

@@ -14,6 +14,7 @@ from autokmod.act.store import list_builds
 from autokmod.config import Config
 from autokmod.decide.buildkey import build_key
 from autokmod.errors import SandboxUnavailable
+from autokmod.files import open_regular
 from autokmod.model import Build, ForeignBuild, Kernel, KernelAbi, KernelRecord, ModuleFacts, Package, Reason, Recipe
 from autokmod.observe.abi import abi_inputs, read_abi
 from autokmod.observe.external import find_external
@@ -83,7 +84,7 @@ class Known:
         known = self._file_digests.get(path)
         if known is not None:
             return known
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             return self._file_digests.keep(path, hashlib.file_digest(f, "sha256").hexdigest(), (str(path),))
 
     def packages(self) -> tuple[Package, ...]:

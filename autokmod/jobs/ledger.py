@@ -16,6 +16,7 @@ from autokmod.files import read_json, set_aside, write_json
 from autokmod.jsonvalue import from_json, to_json
 
 FORMAT = 1
+NUMBERS = range(1, 1 << 32)  # what D-Bus says that they are
 # Where numbers begin when the counter was lost: past any that one job a second since then could have reached.
 NUMBERS_EPOCH = 1_700_000_000
 
@@ -44,7 +45,7 @@ class Ledger:
     def __init__(self, file: Path, now: float) -> None:
         self._file = file
         saved = self._load(now)
-        self._next_id = saved.next_id
+        self._next_id = max(saved.next_id, *(job.id + 1 for job in saved.jobs.values()), 1)
         self.jobs: dict[str, Known] = dict(saved.jobs)
         self.running = ""
 
@@ -64,6 +65,8 @@ class Ledger:
             saved = from_json(Saved, read_json(self._file), str(self._file))
             if saved.format != FORMAT:
                 raise FormatError(str(self._file), f"format {saved.format} is not known, {FORMAT} expected")
+            if any(number not in NUMBERS for number in (saved.next_id, *(job.id for job in saved.jobs.values()))):
+                raise FormatError(str(self._file), f"a job's number is not between 1 and {NUMBERS[-1]}")
         except FileNotFoundError:
             return Saved()
         except FormatError as exc:

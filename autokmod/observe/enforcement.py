@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import open_regular
 from autokmod.paths import Paths
 
 ENTRIES = ("boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries")  # of the boot loader specification
@@ -98,7 +99,7 @@ def _names(paths: Paths, directory: str) -> list[str]:
 def _read(paths: Paths, file: str) -> str:
     """Nothing where it is not there, or not for this user."""
     try:
-        with open(paths.resolve(paths.at(file)), encoding="utf-8", errors="replace") as f:
-            return f.read(SIZE_LIMIT)
+        with open_regular(paths.resolve(paths.at(file))) as f:
+            return f.read(SIZE_LIMIT).decode("utf-8", "replace")
     except (OSError, FormatError):
         return ""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import read_regular
 from autokmod.paths import Paths
 
 MARK = ".autokmod-"  # in the name of each file that autokmod keeps beside an image
@@ -59,7 +60,7 @@ def _candidates(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
     yield debian, Place.DEBIAN
     yield from ((path, Place.PLAIN) for path in plain)
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        package = (paths.modulesd(krel) / "pkgbase").read_text().strip()
+        package = read_regular(paths.modulesd(krel) / "pkgbase").decode().strip()
         if package and "/" not in package:
             yield paths.boot / f"initramfs-{package}.img", Place.PACKAGE
             yield paths.boot / f"booster-{package}.img", Place.PACKAGE
@@ -71,7 +72,7 @@ def _candidates(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
 def is_boot_away(paths: Paths, krel: str) -> bool:
     """Whether /boot is a file system of its own that is not mounted, so that nothing of this kernel is seen there."""
     try:
-        table = paths.at("etc/fstab").read_text(encoding="utf-8", errors="replace")
+        table = read_regular(paths.at("etc/fstab")).decode("utf-8", "replace")
     except OSError:
         return False
     mounts = [fields[1] for line in table.splitlines() if len(fields := line.split()) > 1 and fields[0][0] != "#"]

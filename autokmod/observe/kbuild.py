@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import open_regular
 
 FILES = ("Kbuild", "Makefile")  # kbuild looks for them in this order
 MAX_DEPTH = 20
@@ -77,8 +78,8 @@ def _objects(makefile: _Makefile) -> Iterator[tuple[int, str, str]]:
 
 
 def _logical_lines(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, encoding="utf-8", errors="replace") as f:
-        text = f.read(SIZE_LIMIT)
+    with open_regular(path) as f:
+        text = f.read(SIZE_LIMIT).decode("utf-8", "replace")
     pending, start = "", 0
     for number, line in enumerate(text.split("\n"), 1):
         start = start if pending else number

@@ -10,6 +10,7 @@ from functools import cached_property
 from autokmod.conditions import Condition, ConditionFacts, Judgement, judge
 from autokmod.config import Config
 from autokmod.errors import FormatError
+from autokmod.files import open_regular
 from autokmod.model import Kernel, KernelAbi
 from autokmod.observe.dkmsconf import kernel_arch
 from autokmod.observe.toolchain import read_toolchain
@@ -89,7 +90,7 @@ def parse_compiler(identity: str) -> tuple[str, str] | None:
 def read_distribution(paths: Paths) -> Distribution:
     for name in OS_RELEASE:
         try:
-            with open(paths.resolve(paths.at(name)), "rb") as f:
+            with open_regular(paths.resolve(paths.at(name))) as f:
                 found = dict(parse_os_release(f.read(SIZE_LIMIT).decode("utf-8", "replace")))
         except (OSError, FormatError):
             continue

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autokmod.errors import FormatError, UnknownKernel
+from autokmod.files import read_regular
 from autokmod.model import Kernel, KernelState, Reason
 from autokmod.paths import Paths
 
@@ -147,7 +148,7 @@ def _release(kdir: Path) -> str | None:
     Not include/config/kernel.release: Debian's holds the upstream version there.
     """
     try:
-        text = (kdir / "include/generated/utsrelease.h").read_text(encoding="utf-8", errors="replace")
+        text = read_regular(kdir / "include/generated/utsrelease.h").decode("utf-8", "replace")
     except OSError:
         return None
     found = re.search(r'^#define UTS_RELEASE "([^"\n]{1,128})"', text, re.MULTILINE)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import read_regular
 from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.beside import find_missing
 from autokmod.observe.boot import read_boot
@@ -117,7 +118,7 @@ def _changed(paths: Paths, record: KernelRecord) -> dict[str, tuple[Reason, ...]
 
 def _read_index(modulesd: Path) -> bytes:
     try:
-        return b"\n" + (modulesd / "modules.dep").read_bytes()
+        return b"\n" + read_regular(modulesd / "modules.dep")
     except FileNotFoundError:
         return b""
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import read_regular
 from autokmod.model import Reason
 from autokmod.observe.blob import read_bounded
 from autokmod.observe.statcache import StatCache
@@ -211,6 +212,6 @@ def read_needs(modulesd: Path) -> dict[str, frozenset[str]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return read_regular(path).decode("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return []

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import open_regular
 from autokmod.model import Reason
 from autokmod.observe.adopted import Adopted, Trigger, Way, find_adopted
 from autokmod.paths import Paths
@@ -141,7 +142,7 @@ def _plugins(paths: Paths, pattern: str) -> Iterator[str]:
 
 
 def _passes_removals(paths: Paths, path: str) -> bool:
-    with open(paths.resolve(path), "rb") as f:
+    with open_regular(paths.resolve(path)) as f:
         return f.read(len(PASSES_REMOVALS)) == PASSES_REMOVALS
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.errors import FormatError
+from autokmod.files import open_regular, read_regular
 from autokmod.jsonvalue import to_json
 from autokmod.model import Package, Reason
 from autokmod.observe.tree import Tree, identify_tree, link_problem, read_tree, tree_digest, unreadable
@@ -120,7 +121,7 @@ def _literal(key: str, conf: str) -> str | None:
 def _conf_text(paths: Paths, source: Path, conf: str) -> str:
     """Empty where it cannot be read: the problem is found and told by reading the tree."""
     try:
-        with open(paths.resolve(source / conf), "rb") as f:
+        with open_regular(paths.resolve(source / conf)) as f:
             return f.read(CONF_LIMIT).decode("utf-8", "replace")
     except (OSError, FormatError):
         return ""
@@ -198,7 +199,7 @@ def _addition_digests(paths: Paths, config: Config, name: str) -> Iterator[tuple
         text = json.dumps(to_json((mine.patch, mine.define, mine.flags)), sort_keys=True)
         yield "packages.d", hashlib.sha256(text.encode()).hexdigest()
     for patch in list_patches(paths, name):
-        content = paths.resolve(patches_directory(paths, name) / patch).read_bytes()
+        content = read_regular(paths.resolve(patches_directory(paths, name) / patch))
         yield f"packages.d/patches/{patch}", hashlib.sha256(content).hexdigest()
 
 
@@ -210,7 +211,7 @@ def _override_digests(paths: Paths, name: str, version: str) -> Iterator[tuple[s
         if override.is_dir():
             yield override.name, tree_digest(read_tree(override))
         else:
-            yield override.name, hashlib.sha256(override.read_bytes()).hexdigest()
+            yield override.name, hashlib.sha256(read_regular(override)).hexdigest()
 
 
 def find_overrides(paths: Paths, name: str, version: str) -> tuple[Path, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.errors import FormatError, SandboxUnavailable
-from autokmod.files import read_json, write_json
+from autokmod.files import read_json, read_regular, write_json
 from autokmod.jsonvalue import from_json, to_json
 from autokmod.model import Kernel, KernelAbi, Reason
 from autokmod.paths import Paths
@@ -110,7 +110,7 @@ def missing_tool(tool: str, krel: str) -> Reason:
 
 def _is_forced(kernel: Kernel) -> bool:
     with contextlib.suppress(OSError):
-        text = Path(kernel.kdir or "", ".kernelvariables").read_text(encoding="utf-8", errors="replace")
+        text = read_regular(Path(kernel.kdir or "", ".kernelvariables")).decode("utf-8", "replace")
         return re.search(r"^(override )?CC\s*[:?]?=", text, re.MULTILINE) is not None
     return False
 

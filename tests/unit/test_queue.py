@@ -295,14 +295,14 @@ def test_a_damaged_job_file_is_put_aside_once_and_the_others_are_served(
 ) -> None:
     at.paths.spool.mkdir()
     (at.paths.spool / "reconcile-a.json").write_text("{")
-    (at.paths.spool / "a-directory").mkdir()
-    (at.paths.spool / "a-directory.damaged").write_text("in the way of renaming")
+    long = "a-directory-" + "x" * 240  # a longer name, with .damaged at its end, no file system takes
+    (at.paths.spool / long).mkdir()
     at.spool.add(Verb.RECONCILE, "b", "test")
     assert take(at.queue) == "reconcile-b"
     at.queue.refresh()
     said = capsys.readouterr().err
     assert said.count("reconcile-a.json: not JSON") == 1
-    assert said.count("a-directory: not a regular file; it is no job and is left alone") == 1
+    assert said.count(f"{long}: not a regular file; it is no job and is left alone") == 1
     assert (at.paths.spool / "reconcile-a.json.damaged").exists()
 
 
