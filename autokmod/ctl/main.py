@@ -6,9 +6,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from autokmod import __version__
-from autokmod.ctl import explain, jobs, packages, status
 from autokmod.errors import AutokmodError
 
 EPILOG = """\
@@ -16,9 +16,13 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 something is not ready (stat
 job, or it depends on the next boot's kernel, which is not known (ready); 69 autokmodd does not answer; 78 the
 configuration is wrong; 130 Ctrl-C.
 """
-# Verbs whose modules bring the readers of modules with them, and those modules, in the order in which help lists them.
-LAZY = {"check": "check", "verify": "verify", "build": "build", "gc": "gc", "key": "key", "initrd": "initrd"}
-LAZY |= {"adopt": "adopt", "release": "adopt", "new": "recipes", "lint": "recipes"}
+# Each verb's module, in the order in which help lists them. Only what is asked for is loaded: it is most of start-up.
+VERBS = dict.fromkeys(("status", "ready", "list-kernels"), "status") | {"explain": "explain"}
+VERBS |= dict.fromkeys(("list-packages", "logs"), "packages")
+VERBS |= dict.fromkeys(("list-jobs", "reconcile", "retry", "cancel", "wait"), "jobs")
+VERBS |= {name: name for name in ("check", "verify", "build", "gc", "key", "initrd")}
+VERBS |= {"adopt": "adopt", "release": "adopt", "new": "recipes", "lint": "recipes"}
+DEFAULT = "status"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,12 +51,27 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"autokmod {__version__}")
-    parser.set_defaults(json="off", legend=True, pager=True, quiet=False, root="/", what=None, run=status.run_status)
+    parser.set_defaults(json="off", legend=True, pager=True, quiet=False, root="/", what=None, run=_run_default)
     sub = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=_verb_class())
-    for verbs in (status, explain, packages, jobs):
-        verbs.add_parser(sub)
-    _add_lazy(sub, arguments)
+    for module in _modules(arguments):
+        _load(module).add_parser(sub)
     return parser
+
+
+def _modules(arguments: Sequence[str]) -> Sequence[str]:
+    """Where no verb is named, all, to list them; but none that may be meant is missing."""
+    named = [VERBS[a] for a in arguments if a in VERBS]
+    is_plain = all(a.startswith("-") and a not in ("-h", "--help") for a in arguments)
+    return tuple(dict.fromkeys(named or ([VERBS[DEFAULT]] if is_plain else VERBS.values())))
+
+
+def _load(module: str) -> Any:
+    return importlib.import_module(f"autokmod.ctl.{module}")
+
+
+def _run_default(args: argparse.Namespace) -> int:
+    code: int = _load(VERBS[DEFAULT]).run_status(args)
+    return code
 
 
 def _common_options() -> argparse.ArgumentParser:
@@ -80,18 +99,6 @@ def _verb_class() -> type[argparse.ArgumentParser]:
             super().__init__(parents=[common], conflict_handler="resolve", **kwargs)  # type: ignore[arg-type]
 
     return Verb
-
-
-def _add_lazy(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> None:
-    """Their modules cost start-up: loaded where the verb may be meant, or where help is to list it."""
-    named = [a for a in arguments if a in LAZY]
-    if named or any(a in ("-h", "--help") for a in arguments) or not _has_known_verb(sub, arguments):
-        for module in dict.fromkeys(LAZY[verb] for verb in named or LAZY):
-            importlib.import_module(f"autokmod.ctl.{module}").add_parser(sub)
-
-
-def _has_known_verb(sub: argparse._SubParsersAction[argparse.ArgumentParser], arguments: Sequence[str]) -> bool:
-    return not arguments or any(a in sub.choices for a in arguments)
 
 
 def _with_json_default(arguments: Sequence[str]) -> list[str]:
