@@ -47,8 +47,28 @@ endef
 BUSSERVICE = $(wildcard systemd/io.github.*.service)
 UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
 
-.PHONY: help demo test test-vm test-corpus bench check install install-program install-service install-hooks uninstall \
-	clean
+# All that is installed but for the program itself; what is no more in it, an upgrade removes.
+INSTALLED = $(BINDIR)/autokmodctl $(SBINDIR)/autokmodd $(addprefix $(LIBEXECDIR)/,hook kernel-event package-event) \
+	$(patsubst systemd/%,$(UNITDIR)/%,$(UNITS)) \
+	$(patsubst systemd/%,$(DBUSDIR)/system-services/%,$(BUSSERVICE)) \
+	$(patsubst systemd/%.sysusers,$(SYSUSERSDIR)/%.conf,$(wildcard systemd/*.sysusers)) \
+	$(patsubst systemd/%.tmpfiles,$(TMPFILESDIR)/%.conf,$(wildcard systemd/*.tmpfiles)) \
+	$(patsubst systemd/%,$(SYSTEMDDIR)/system-preset/%,$(wildcard systemd/*.preset)) \
+	$(patsubst systemd/%,$(SYSTEMDDIR)/catalog/%,$(wildcard systemd/*.catalog)) \
+	$(patsubst systemd/%,$(DBUSDIR)/system.d/%,$(wildcard systemd/io.github.*.conf)) \
+	$(patsubst systemd/%,$(POLKITDIR)/%,$(wildcard systemd/*.policy)) \
+	$(patsubst autokmod/data/depmod.d/%,$(DEPMODDIR)/%,$(wildcard autokmod/data/depmod.d/*.conf)) \
+	$(patsubst autokmod/data/completions/%,$(COMPLETIONDIR)/%,$(wildcard autokmod/data/completions/autokmodctl)) \
+	$(patsubst autokmod/data/%,$(SCHEMADIR)/%,$(wildcard autokmod/data/*.schema.json)) \
+	$(patsubst kernel-install.d/%,$(KERNELINSTALLDIR)/%,$(wildcard kernel-install.d/*.install)) \
+	$(patsubst kernel-install.d/alpm/%,$(ALPMHOOKDIR)/%,$(ALPMHOOKS)) \
+	$(patsubst %,$(DEBIANHOOKDIR)/%/autokmod,$(DEBIANHOOKS))
+# Looked at before anything is copied: only what was not there before is enabled.
+NEW_UNITS := $(filter-out $(notdir $(wildcard $(DESTDIR)$(UNITDIR)/*.service)),$(notdir $(UNITS)))
+
+.PHONY: help demo test test-vm test-corpus bench check install may-install install-program install-service install-hooks \
+	uninstall purge clean
+.NOTPARALLEL:
 
 help:
 	@echo 'make demo       run the main job on real kernels and packages, in a system of its own that leaves yours alone'
@@ -56,7 +76,8 @@ help:
 	@echo 'make test-vm    under QEMU: real kernels judge the checker, a system gets kernel updates (as root; x86_64)'
 	@echo 'make test-corpus every *-dkms package of the archive on two kernels, beside DKMS; half an hour (as root)'
 	@echo 'make bench      the same update by DKMS, by autokmod, and by the packages alone; half an hour (as root)'
-	@echo 'make install    install and start the service (DESTDIR, PREFIX); make uninstall takes it away again'
+	@echo 'make install    install and start the service (DESTDIR, PREFIX); also over an older one'
+	@echo 'make uninstall  take it away again; make purge: with its configuration, state and modules'
 	@echo 'make check      the linters alone'
 	@echo 'make clean      remove what these made here; CLEAN=all also the downloaded packages'
 
@@ -87,19 +108,25 @@ check:
 	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/*-event kernel-install.d/*.install \
 		kernel-install.d/debian/autokmod
 
-install: install-program install-service install-hooks
-	@systemd/activate install '$(DESTDIR)' '$(SBINDIR)'
+install: may-install install-program install-service install-hooks
+	@printf '%s\n' $(INSTALLED) | systemd/activate tidy '$(DESTDIR)' '$(SCHEMADIR)/installed'
+	@systemd/activate install '$(DESTDIR)' '$(SBINDIR)' '$(NEW_UNITS)'
+
+may-install:
+	@systemd/activate check install '$(DESTDIR)'
 
 # A private directory: not on anybody's sys.path, so it can neither break nor be broken by other Python software.
-install-program:
+install-program: may-install
 	@if [ -n '$(DESTDIR)' ]; then .ci/setup python; else .ci/setup run; fi
-	@rm -rf '$(DESTDIR)$(PYTHONDIR)'
-	@install -d '$(DESTDIR)$(PYTHONDIR)'
-	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR)/' && rm -r '$(DESTDIR)$(PYTHONDIR)/autokmod/data'
-	@find '$(DESTDIR)$(PYTHONDIR)' -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf '$(DESTDIR)$(PYTHONDIR).new' '$(DESTDIR)$(PYTHONDIR).old'
+	@install -d '$(DESTDIR)$(PYTHONDIR).new'
+	@cp -r autokmod '$(DESTDIR)$(PYTHONDIR).new/' && rm -r '$(DESTDIR)$(PYTHONDIR).new/autokmod/data'
+	@find '$(DESTDIR)$(PYTHONDIR).new' -name __pycache__ -prune -exec rm -rf {} +
 	@if ! /usr/bin/python3 -sPc 'import inotify_simple' 2>/dev/null; then \
-		cp -r .venv/lib/python3*/site-packages/inotify_simple* '$(DESTDIR)$(PYTHONDIR)/'; fi
-	@/usr/bin/python3 -m compileall -q -s '$(DESTDIR)' -p / '$(DESTDIR)$(PYTHONDIR)'
+		cp -r .venv/lib/python3*/site-packages/inotify_simple* '$(DESTDIR)$(PYTHONDIR).new/'; fi
+	@/usr/bin/python3 -m compileall -q -s '$(DESTDIR)$(PYTHONDIR).new' -p '$(PYTHONDIR)' '$(DESTDIR)$(PYTHONDIR).new'
+	@if [ -d '$(DESTDIR)$(PYTHONDIR)' ]; then mv -T '$(DESTDIR)$(PYTHONDIR)' '$(DESTDIR)$(PYTHONDIR).old'; fi
+	@mv -T '$(DESTDIR)$(PYTHONDIR).new' '$(DESTDIR)$(PYTHONDIR)' && rm -rf '$(DESTDIR)$(PYTHONDIR).old'
 	$(call entry,$(BINDIR)/autokmodctl,autokmod.ctl.main)
 	$(call entry,$(SBINDIR)/autokmodd,autokmod.daemon.main)
 	$(call entry,$(LIBEXECDIR)/hook,autokmod.hook)
@@ -125,23 +152,17 @@ install-hooks:
 	$(foreach d,$(DEBIANHOOKS),$(call put,755,kernel-install.d/debian/autokmod,$(DEBIANHOOKDIR)/$(d)/autokmod))
 
 uninstall:
+	@systemd/activate check uninstall '$(DESTDIR)'
 	@systemd/activate uninstall '$(DESTDIR)' '$(SBINDIR)'
 	@cd '$(DESTDIR)/' && rm -rf '.$(PYTHONDIR)' '.$(LIBEXECDIR)' '.$(SCHEMADIR)'
-	@cd '$(DESTDIR)/' && rm -f '.$(BINDIR)/autokmodctl' '.$(SBINDIR)/autokmodd' \
-		$(patsubst systemd/%,'.$(UNITDIR)/%',$(UNITS)) \
-		$(patsubst systemd/%,'.$(DBUSDIR)/system-services/%',$(BUSSERVICE)) \
-		$(patsubst systemd/%.sysusers,'.$(SYSUSERSDIR)/%.conf',$(wildcard systemd/*.sysusers)) \
-		$(patsubst systemd/%.tmpfiles,'.$(TMPFILESDIR)/%.conf',$(wildcard systemd/*.tmpfiles)) \
-		$(patsubst systemd/%,'.$(SYSTEMDDIR)/system-preset/%',$(wildcard systemd/*.preset)) \
-		$(patsubst systemd/%,'.$(SYSTEMDDIR)/catalog/%',$(wildcard systemd/*.catalog)) \
-		$(patsubst systemd/%,'.$(DBUSDIR)/system.d/%',$(wildcard systemd/io.github.*.conf)) \
-		$(patsubst systemd/%,'.$(POLKITDIR)/%',$(wildcard systemd/*.policy)) \
-		$(patsubst autokmod/data/depmod.d/%,'.$(DEPMODDIR)/%',$(wildcard autokmod/data/depmod.d/*.conf)) \
-		$(patsubst autokmod/data/completions/%,'.$(COMPLETIONDIR)/%',$(wildcard autokmod/data/completions/autokmodctl)) \
-		$(patsubst kernel-install.d/%,'.$(KERNELINSTALLDIR)/%',$(wildcard kernel-install.d/*.install)) \
-		$(patsubst kernel-install.d/alpm/%,'.$(ALPMHOOKDIR)/%',$(wildcard kernel-install.d/alpm/*.hook)) \
-		$(patsubst %,'.$(DEBIANHOOKDIR)/%/autokmod',$(DEBIANHOOKS))
-	@echo 'Kept: /etc/autokmod, /var/lib/autokmod, the user autokmod-build, and the modules in place: they go on working.'
+	@cd '$(DESTDIR)/' && rm -f $(foreach f,$(filter-out $(DEPMODDIR)/%,$(INSTALLED)),'.$(f)') \
+		$(patsubst kernel-install.d/alpm/%,'.$(ALPMHOOKDIR)/%',$(wildcard kernel-install.d/alpm/*.hook))
+	@-cd '$(DESTDIR)/' && rmdir '.$(dir $(PYTHONDIR))' 2>/dev/null || :
+	@systemd/activate uninstalled '$(DESTDIR)' '$(DEPMODDIR)'
+
+purge: uninstall
+	@systemd/activate purge '$(DESTDIR)'
+	@rm -f '$(DESTDIR)$(DEPMODDIR)/autokmod.conf'
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis $(if $(filter all,$(CLEAN)),.cache)

@@ -50,6 +50,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     modes.add_argument(
         "--boot-check", action="store_true", help="build what the running kernel lacks, if it lacks anything"
     )
+    modes.add_argument(
+        "--leave", action="store_true", help="before autokmod is uninstalled: the boot loader's default is given back"
+    )
     parser.add_argument("--root", default="/", metavar="DIR", help="serve the system below DIR")
     parser.add_argument(
         "--kernel", action="append", default=[], metavar="KREL", help="with --oneshot, --boot-check: only this kernel"
@@ -66,6 +69,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
     paths = Paths(_root(args.root))
+    if args.leave:  # whatever the configuration says
+        from autokmod.daemon.leave import run_leave
+
+        return run_leave(paths)
     config = load_config(paths)
     journal.set_level(args.log_level or config.daemon.log_level)
     _make_directories(paths)
