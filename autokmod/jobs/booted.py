@@ -15,6 +15,7 @@ from autokmod.act.records import write_record
 from autokmod.config import Config
 from autokmod.decide.boot import Promise, boot_sentence, decide_booted
 from autokmod.errors import FormatError
+from autokmod.events import Event
 from autokmod.files import locked
 from autokmod.model import BootCheck, KernelRecord, LoadState
 from autokmod.observe.boot import Boot, read_boot, read_id, read_loaded
@@ -77,8 +78,8 @@ def _keep(paths: Paths, record: KernelRecord, check: BootCheck, boot: Boot) -> K
     done = replace(record, booted=check)
     write_record(paths, done)
     if check.modules:
-        say = log.info if check.is_good else log.warning
-        say(f"{record.krel}: {boot_sentence(check)}")
+        say, kind = (log.info, Event.BOOT_AS_PROMISED) if check.is_good else (log.warning, Event.BOOT_DIFFERS)
+        say(f"{record.krel}: {boot_sentence(check)}", kind=kind, krel=record.krel)
     if check.is_good:
         _forget_previous(paths, boot)
     return done

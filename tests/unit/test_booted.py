@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from autokmod.act.records import write_record
 from autokmod.config import Config, PackageConfig
@@ -15,6 +16,7 @@ from autokmod.ctl.render import machine_lines
 from autokmod.ctl.terminal import Style
 from autokmod.decide.boot import Promise, boot_sentence, decide_booted
 from autokmod.decide.readiness import decide_readiness
+from autokmod.events import Event
 from autokmod.jobs.booted import check_boot
 from autokmod.model import BootCheck, BootedModule, KernelRecord, LoadState, ModuleId
 from autokmod.observe.boot import read_boot, read_id, read_loaded
@@ -134,6 +136,13 @@ def checked(paths: Paths, *required: str) -> KernelRecord:
     return found
 
 
+def told(paths: Paths, *required: str) -> list[tuple[str, Event | None, str]]:
+    """How loud, of which kind, and of which kernel."""
+    with structlog.testing.capture_logs() as entries:
+        checked(paths, *required)
+    return [(e["log_level"], e.get("kind"), e.get("krel", "")) for e in entries]
+
+
 def states(found: KernelRecord) -> dict[str, LoadState]:
     assert found.booted is not None
     return {m.module: m.state for m in found.booted.modules}
@@ -171,6 +180,14 @@ def test_what_is_required_comes_later_and_the_former_image_stays_until_then(path
     boot(paths, "one", "two")
     assert states(checked(paths, "one"))["one"] is LoadState.LOADED
     assert not previous.exists()
+
+
+def test_the_journal_is_told_how_it_came_up(paths: Paths) -> None:
+    boot(paths, "two")
+    assert told(paths, "one") == [("warning", Event.BOOT_DIFFERS, KREL)]
+    boot(paths, "one", "two")
+    assert told(paths, "one") == [("info", Event.BOOT_AS_PROMISED, KREL)]
+    assert told(paths, "one") == []
 
 
 def test_an_image_that_was_made_since_has_not_booted(paths: Paths) -> None:
