@@ -20,8 +20,9 @@ from autokmod.act.archive import archive
 from autokmod.act.initrd import Draft, InitrdFailed, beside, check_space
 from autokmod.files import write_file
 from autokmod.observe.blob import decompress, read_blob, read_bounded
-from autokmod.observe.image.base import MARK, MODULES, Base, without_overlays
+from autokmod.observe.image.base import MARK, Base, without_overlays
 from autokmod.observe.image.contents import SIZE_LIMIT
+from autokmod.observe.image.kernels import MODULES
 from autokmod.observe.initrd import NEW
 from autokmod.observe.modtree import module_name, read_modules_dep, read_needs
 from autokmod.paths import Paths

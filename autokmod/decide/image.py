@@ -68,7 +68,8 @@ def _judge(
         return Reason("initrd-opaque", f"whether it carries {name} is hidden in {', '.join(opaque)}")
     if not paths:
         return Reason("initrd-lacks", f"it lacks {name}")
-    known = [p for p in paths if p.encode("utf-8", "surrogateescape") in index]
+    lines = {line.partition(b":")[0] for line in index.splitlines()}
+    known = [p for p in paths if p.encode("utf-8", "surrogateescape") in lines]
     if not known:
         return Reason("initrd-unlisted", f"it carries {name}, but its modules.dep does not know it")
     if any(digests.get(p) != standing.digest for p in known):

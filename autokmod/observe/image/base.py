@@ -11,10 +11,10 @@ from pathlib import Path
 from autokmod.errors import FormatError
 from autokmod.observe.image.contents import ROOTS, Image, lay_over, read_image
 from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.kernels import BOOSTER, MODULES, entries_of, path_below, places_of
 from autokmod.observe.image.segments import PLAIN, Segment
 from autokmod.observe.modtree import SUFFIXES
 
-MODULES = "usr/lib/modules"
 MARK = "autokmod-overlay"  # in a kernel's modules directory: by it an overlay is known
 
 
@@ -33,9 +33,9 @@ def read_base(image: str, krel: str, modulesd: Path) -> Base:
 
 def is_unknown(path: str, krel: str, modulesd: Path) -> bool:
     """A module that the disk does not have: its content is wanted."""
-    if not path.endswith(SUFFIXES) or not path.startswith(_places(krel)):
+    if not path.endswith(SUFFIXES) or not path.startswith(places_of(krel)):
         return False
-    return not os.path.isfile(f"{modulesd}/{_below(path, krel)}")
+    return not os.path.isfile(f"{modulesd}/{path_below(path, krel)}")
 
 
 def base_in(image: Image, krel: str) -> Base:
@@ -43,6 +43,8 @@ def base_in(image: Image, krel: str) -> Base:
     hiding = next((path for path in image.opaque if path in ROOTS), None)
     if hiding is not None:
         raise FormatError(image.path, f"its loader leaves all behind for what {hiding} holds: nothing is laid over it")
+    if BOOSTER in image.files:
+        raise FormatError(image.path, "booster's loader knows no modules but those it made a list of")
     ours = [s for s in image.segments if is_overlay(s, krel)]
     files = lay_over(entry for s in image.segments if s not in ours for entry in s.entries) if ours else image.files
     top = files.get("lib")
@@ -51,16 +53,6 @@ def base_in(image: Image, krel: str) -> Base:
         raise FormatError(image.path, why)
     modules = {path: e.content for path, e in entries_of(files, krel).items() if is_module(path, e)}
     return Base(image.path, image.is_uki, tuple((s.offset, s.end) for s in ours), modules)
-
-
-def entries_of(files: Mapping[str, Entry], krel: str) -> dict[str, Entry]:
-    """What stands in the modules directory of one kernel, by the path below it."""
-    places = _places(krel)
-    return {_below(path, krel): entry for path, entry in files.items() if path.startswith(places)}
-
-
-def _places(krel: str) -> tuple[str, ...]:
-    return (f"{MODULES}/{krel}/", f"lib/modules/{krel}/")
 
 
 def is_overlay(segment: Segment, krel: str) -> bool:
@@ -79,10 +71,6 @@ def _between(data: bytes, holes: tuple[tuple[int, int], ...]) -> Iterator[bytes]
         yield data[at:start]
         at = end
     yield data[at:]
-
-
-def _below(path: str, krel: str) -> str:
-    return path.partition(f"lib/modules/{krel}/")[2]
 
 
 def is_module(path: str, entry: Entry) -> bool:

@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 
 from autokmod.errors import FormatError
 from autokmod.observe.blob import decompress
-from autokmod.observe.image.base import entries_of, is_module, is_overlay
+from autokmod.observe.image.base import is_module, is_overlay
 from autokmod.observe.image.contents import ROOTS, Image, read_image, resolve
 from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.depindex import INDEXES, known_paths
 from autokmod.observe.image.inside import read_inside
+from autokmod.observe.image.kernels import BOOSTER, entries_of, flat_entries, is_config, kernels_in
 from autokmod.observe.modtree import SUFFIXES, module_name
 
-INDEXES = ("modules.dep", "modules.dep.bin")
 UNREADABLE = ""  # instead of a digest
 # What each leaves in every image that it makes.
 MARKS = (
     ("initramfs-tools", ("conf/initramfs.conf", "scripts/functions")),
     ("dracut", ("usr/lib/dracut", "lib/dracut", "usr/lib/initrd-release", "etc/initrd-release")),
     ("mkinitcpio", ("init_functions", "buildconfig")),
-    ("booster", ("etc/booster.init.yaml",)),
+    ("booster", (BOOSTER,)),
 )
 
 
@@ -30,7 +31,7 @@ MARKS = (
 class Carried:
     modules: Mapping[str, tuple[str, ...]]  # kernel name → paths below its modules directory
     digests: Mapping[str, str]  # path → sha256 of the uncompressed module, of those that were asked for
-    index: bytes  # modules.dep, as text or binary: a path that is not in it is not known to modprobe
+    index: bytes  # a line "PATH:" for each module file that modprobe would know of
     opaque: tuple[str, ...]  # file systems inside, which hide what they hold, and why they cannot be opened
     made_by: str | None  # a generator's name
     laid_over: frozenset[str] = frozenset()  # kernel names of what overlays of autokmod's carry
@@ -40,6 +41,9 @@ def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
     """Kernel names in `names` are compared. Raises FormatError, with an offset, and OSError."""
     wanted = frozenset(names)
     whole = read_image(image, lambda path: is_wanted(path, wanted))
+    kernels = kernels_in(whole)
+    if kernels and krel not in kernels:
+        raise FormatError(image, f"it was made for {', '.join(sorted(kernels))}, and has nothing for {krel}")
     outer = carried_in(whole, krel, wanted)
     if not whole.opaque:
         return outer
@@ -53,13 +57,17 @@ def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
 
 def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
     """`whole` was read with the content of what `is_wanted`."""
-    found = entries_of(whole.files, krel)
+    is_flat = BOOSTER in whole.files
+    top = "lib/modules" if is_flat else f"lib/modules/{krel}"
+    found = flat_entries(whole.files) if is_flat else entries_of(whole.files, krel)
     modules: dict[str, tuple[str, ...]] = {}
     for path, entry in sorted(found.items()):
         if is_module(path, entry):
             modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
-    digests = {p: _digest(whole, krel, p) for name in wanted & set(modules) for p in modules[name]}
-    index = b"\n".join(e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None)
+    digests = {p: _digest(whole, f"{top}/{p}") for name in wanted & set(modules) for p in modules[name]}
+    indexes = {n: e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None}
+    known = frozenset(found) if is_flat else {p.decode("utf-8", "surrogateescape") for p in known_paths(indexes)}
+    index = b"".join(_line(p) for p in sorted(known & set(found)))
     overlays = (s for s in whole.segments if is_overlay(s, krel))
     laid_over = frozenset(module_name(e.path) for s in overlays for e in s.entries if e.path.endswith(SUFFIXES))
     return Carried(modules, digests, index, whole.opaque, made_by(whole), laid_over)
@@ -75,7 +83,9 @@ def _together(outer: Carried, inner: tuple[Carried, ...]) -> Carried:
     layers = (outer, *inner)
     modules = {name: _paths(name, layers) for name in sorted({n for layer in layers for n in layer.modules})}
     paths = {p for found in modules.values() for p in found}
-    index = b"\n".join(_line(p) for p in sorted(paths) if all(_line(p)[:-1] in i.index for i in layers if _has(i, p)))
+    known = [frozenset(layer.index.splitlines(keepends=True)) for layer in layers]
+    lines = {p: [k for k, layer in zip(known, layers, strict=True) if _has(layer, p)] for p in paths}
+    index = b"".join(_line(p) for p, where in sorted(lines.items()) if all(_line(p) in k for k in where))
     digests: dict[str, str] = {}
     for path, digest in (item for layer in layers for item in layer.digests.items()):
         digests[path] = digest if digests.get(path, digest) == digest else UNREADABLE
@@ -91,17 +101,17 @@ def _has(layer: Carried, path: str) -> bool:
 
 
 def _line(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape") + b":"
+    return path.encode("utf-8", "surrogateescape") + b":\n"
 
 
 def is_wanted(path: str, names: Collection[str]) -> bool:
     name = posixpath.basename(path)
-    return name in INDEXES or (name.endswith(SUFFIXES) and module_name(name) in names)
+    return name in INDEXES or is_config(path) or (name.endswith(SUFFIXES) and module_name(name) in names)
 
 
-def _digest(image: Image, krel: str, path: str) -> str:
+def _digest(image: Image, path: str) -> str:
     """Through a link, as modprobe would find it."""
-    entry = next(_entries(image, f"lib/modules/{krel}/{path}"), None)
+    entry = next(_entries(image, path), None)
     if entry is None or entry.content is None:
         return UNREADABLE
     try:
