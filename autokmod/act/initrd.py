@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from autokmod.act.generators import Generator
 from autokmod.errors import AutokmodError, FormatError
 from autokmod.files import fsync_dir
 from autokmod.observe.image.contents import read_image
-from autokmod.observe.initrd import ASIDE, NEW, OURS, PREVIOUS, SWAP, named_images
+from autokmod.observe.image.kernels import is_config, kernels_in
+from autokmod.observe.initrd import ASIDE, NEW, PART, PREVIOUS, SWAP, find_leftovers, is_of_one_kernel
 from autokmod.paths import Paths
 from autokmod.run import Cancel, run
 
-PART = ".part"
 AT_WORK = {"AUTOKMOD_AT_WORK": "1"}  # our plugins of kernel-install, run below this, would wait for us
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without hard links say
 SPARE = 1.2  # a new image may be somewhat larger than the present one
 
 
@@ -63,6 +64,7 @@ class Draft:
     published: bool = False
 
     def publish(self) -> None:
+        _forget_other(self.image, self.path)
         if self.path != self.image:
             _take_over(self.path, self.image)
             keep_previous(self.image)
@@ -91,7 +93,7 @@ def drafted(
     """
     draft = Draft(image, image if generator.in_place else beside(image, NEW))
     beside(image, NEW).unlink(missing_ok=True)
-    check_space(paths, image)
+    check_space(paths, image, in_place=generator.in_place)
     if generator.in_place:
         _set_aside(image)
     try:
@@ -119,14 +121,57 @@ def _inside(paths: Paths, argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv if paths.root == Path("/") else ("chroot", str(paths.root), *argv)
 
 
-def check_space(paths: Paths, image: Path) -> None:
-    """Only of a lack is anybody sure before: the generator may still fail for want of space elsewhere."""
-    room = os.statvfs(image.parent)
-    free, needed = room.f_bavail * room.f_frsize, int(image.stat().st_size * SPARE)
+def check_space(paths: Paths, image: Path, *, in_place: bool = False) -> None:
+    """For all that is there at once: the new image, the present one, and where no link keeps that, a copy of it.
+
+    A generator that writes in place puts the new image where the present one is, of which a copy is made before. Only
+    of a lack is anybody sure: the generator may still fail for want of space elsewhere.
+    """
+    room, size = os.statvfs(image.parent), max(_sizes(image))
+    more = size * (SPARE - 1) if in_place else size * SPARE
+    copy = size if _takes_copy(image, in_place=in_place) else 0
+    free, needed = room.f_bavail * room.f_frsize, int(more + copy)
     if free < needed:
         directory = paths.inside(image.parent)
-        why = f"{directory} has {free >> 20} MiB free, and a new image takes some {needed >> 20} MiB"
+        what = "a new image" + (", and a copy of the present one, take" if copy else " takes")
+        why = f"{directory} has {_mib(free)} MiB free, and {what} some {_mib(needed)} MiB"
         raise InitrdFailed(paths.inside(image), why, f"remove kernels that are not needed, or enlarge {directory}")
+
+
+def _sizes(image: Path) -> Iterator[int]:
+    """Of the image, which may be half of what it was, and of what is kept beside it."""
+    yield image.stat().st_size
+    for suffix in (PREVIOUS, ASIDE):
+        with suppress(FileNotFoundError):
+            yield beside(image, suffix).stat().st_size
+
+
+def _takes_copy(image: Path, *, in_place: bool) -> bool:
+    if in_place:
+        return not _is_aside(image)
+    return not beside(image, PREVIOUS).exists() and not _has_links(beside(image, NEW))
+
+
+def _has_links(name: Path) -> bool:
+    """FAT has none. Tried with a name that nobody has, since a link changes what `stat` says of a file."""
+    other = name.with_name(name.name + PART)
+    try:
+        for path in (name, other):
+            path.unlink(missing_ok=True)
+        name.touch(mode=0o600)
+        os.link(name, other)
+    except OSError as exc:
+        if exc.errno not in NO_LINKS:
+            raise
+        return False
+    finally:
+        name.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+    return True
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f}"
 
 
 def _take_over(new: Path, image: Path) -> None:
@@ -135,6 +180,19 @@ def _take_over(new: Path, image: Path) -> None:
     os.chown(new, info.st_uid, info.st_gid)
     os.chmod(new, stat.S_IMODE(info.st_mode))
     _sync(new)
+
+
+def _forget_other(image: Path, new: Path) -> None:
+    """What is named after a package was kept for whichever kernel that package had then."""
+    previous = beside(image, PREVIOUS)
+    if is_of_one_kernel(image) or not previous.exists():
+        return
+    try:
+        former, present = (kernels_in(read_image(str(path), is_config)) for path in (previous, new))
+    except FormatError:
+        return
+    if former and present and not former & present:
+        previous.unlink()
 
 
 def keep_previous(image: Path) -> None:
@@ -148,15 +206,19 @@ def _keep(image: Path, name: Path) -> None:
     try:
         os.link(image, name)
     except OSError as exc:
-        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # FAT has no hard links
+        if exc.errno not in NO_LINKS:
             raise
         _copy(image, name)
 
 
 def _set_aside(image: Path) -> None:
-    """A copy that is there already is of a run that a power cut ended: the image may be half of what it was to be."""
-    if not (beside(image, ASIDE).exists() and _is_damaged(image)):
+    if not _is_aside(image):
         _copy(image, beside(image, ASIDE))
+
+
+def _is_aside(image: Path) -> bool:
+    """A copy that is there already is of a run that a power cut ended: the image may be half of what it was to be."""
+    return beside(image, ASIDE).exists() and _is_damaged(image)
 
 
 def _put_back(image: Path, is_going: Callable[[], bool]) -> None:
@@ -226,9 +288,11 @@ def restore(image: Path) -> None:
 
 def forget_leftovers(paths: Paths, krel: str) -> None:
     """What was kept beside the image of a kernel that is gone: nobody else removes it."""
-    for image in named_images(paths, krel):
-        for suffix in OURS:
-            beside(image, suffix).unlink(missing_ok=True)
+    for path in list(find_leftovers(paths, krel)):
+        path.unlink(missing_ok=True)
+        if path.parent.name == krel:  # a boot loader entry's, where nothing else may be left
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def forget_previous(image: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from autokmod.act.archive import archive
 from autokmod.act.generators import Generator
-from autokmod.act.initrd import InitrdFailed, drafted, forget_leftovers, restore
+from autokmod.act.initrd import Draft, InitrdFailed, drafted, forget_leftovers, restore
 from autokmod.config import Config
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.reconcile import unattended
@@ -107,6 +108,64 @@ def test_a_copy_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
                           stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
     assert "File too large" in done.stderr
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+CHECKING = """import sys, pathlib
+from autokmod.act.initrd import check_space
+from autokmod.paths import Paths
+check_space(Paths(), pathlib.Path(sys.argv[1]), in_place=len(sys.argv) > 2)
+"""
+LINKLESS = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=link,linkat", "-e", "inject=link,linkat:error=EPERM")
+
+
+def sparse(tmp_path: Path, share: float) -> Path:
+    """An image with this share of what is free for its size, and no content."""
+    path, room = image(tmp_path), os.statvfs(tmp_path)
+    os.truncate(path, int(room.f_bavail * room.f_frsize * share))
+    return path
+
+
+def complaint(path: Path, *before: str, in_place: bool = False) -> str:
+    argv = [*before, sys.executable, "-B", "-c", CHECKING, str(path), *(["in place"] if in_place else [])]
+    done = subprocess.run(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, check=False)
+    assert [p.name for p in path.parent.iterdir() if PREVIOUS not in p.name] == [path.name]
+    return done.stderr.strip().rpartition("\n")[2]
+
+
+@needs_strace
+def test_room_for_all_that_is_there_at_once(tmp_path: Path) -> None:
+    """A link keeps the image that is there; where there are none, as on FAT, a copy, of which one is enough."""
+    path = sparse(tmp_path, 0.5)
+    assert complaint(path) == ""
+    assert "a new image, and a copy of the present one, take some" in complaint(path, *LINKLESS)
+    beside(path, PREVIOUS).write_bytes(GOOD)
+    assert complaint(path, *LINKLESS) == ""
+    assert "a new image takes some" in complaint(sparse(tmp_path, 0.9))
+
+
+@needs_strace
+def test_room_where_a_generator_writes_in_place(tmp_path: Path) -> None:
+    path = sparse(tmp_path, 0.7)
+    assert complaint(path, in_place=True) == ""
+    assert complaint(path, *LINKLESS, in_place=True) == ""
+    assert "a copy of the present one" in complaint(sparse(tmp_path, 0.9), in_place=True)
+
+
+def test_what_was_kept_for_another_kernel_is_not_put_back(tmp_path: Path) -> None:
+    """An image that is named after a package is of whichever kernel that has."""
+    for_old, for_new, newer = (
+        archive({f"usr/lib/modules/{krel}/modules.dep": data})
+        for krel, data in (("6.5.1-arch1", b""), ("6.6.0-arch1", b""), ("6.6.0-arch1", b"x"))
+    )
+    path = tmp_path / "initramfs-linux.img"
+    path.write_bytes(for_new)
+    beside(path, PREVIOUS).write_bytes(for_old)
+    beside(path, NEW).write_bytes(newer)
+    Draft(path, beside(path, NEW)).publish()
+    assert (path.read_bytes(), beside(path, PREVIOUS).read_bytes()) == (newer, for_new)
+    beside(path, NEW).write_bytes(for_new)
+    Draft(path, beside(path, NEW)).publish()
+    assert (path.read_bytes(), beside(path, PREVIOUS).read_bytes()) == (for_new, for_new)
 
 
 @needs_strace
