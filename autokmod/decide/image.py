@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from autokmod.model import Reason
 
+OPAQUE = "initrd-opaque"
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -65,7 +67,7 @@ def _judge(
     opaque: tuple[str, ...],
 ) -> Reason | None:
     if opaque:  # right or not beside it: what is hidden may come first
-        return Reason("initrd-opaque", f"whether it carries {name} is hidden in {', '.join(opaque)}")
+        return Reason(OPAQUE, f"whether it carries {name} is hidden in {', '.join(opaque)}")
     if not paths:
         return Reason("initrd-lacks", f"it lacks {name}")
     lines = {line.partition(b":")[0] for line in index.splitlines()}

@@ -131,10 +131,6 @@ def find_away(paths: Paths, krel: str) -> str | None:
     return next((place for place in BOOT_PLACES if _is_away(paths, place)), None)
 
 
-def is_boot_away(paths: Paths, krel: str) -> bool:
-    return find_away(paths, krel) is not None
-
-
 BOOT_PLACES = ("/boot", "/efi", "/boot/efi")
 UNIT_DIRS = ("etc/systemd/system", "run/systemd/generator", "run/systemd/generator.late", "run/systemd/transient")
 

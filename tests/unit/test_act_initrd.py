@@ -16,7 +16,7 @@ from autokmod.act.initrd import Draft, InitrdFailed, drafted, forget_leftovers, 
 from autokmod.config import Config
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.reconcile import unattended
-from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image, is_boot_away
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_away, find_image
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 from tests.corpus import CHECKOUT
@@ -211,13 +211,36 @@ def test_a_boot_that_is_not_mounted(tmp_path: Path) -> None:
     for file in paths.boot.iterdir():
         file.unlink()
     (tmp_path / "etc").mkdir(exist_ok=True)
-    assert not is_boot_away(paths, KREL)
+    assert not find_away(paths, KREL)
     (tmp_path / "etc/fstab").write_text("# /boot\nUUID=1 / ext4\nUUID=2 /boot ext4 noauto 0 2\n")
-    assert is_boot_away(paths, KREL)
+    assert find_away(paths, KREL)
     step = InitrdStep(paths, Config(), KREL, dict, Cancel(), unattended)
     away = step.run(before)
     assert away.initrd is not None
     assert (away.initrd_ok, away.initrd.kind) == (False, "initrd-away")
     (tmp_path / f"boot/vmlinuz-{KREL}").write_bytes(b"")
-    assert not is_boot_away(paths, KREL)
+    assert not find_away(paths, KREL)
     assert step.run(away).initrd_ok
+
+
+LOOKED_INTO: list[tuple[str, dict[str, bytes], str, str]] = [
+    ("hidden", {"squash-root.img": b"hsqs" + bytes(99)}, "initrd-opaque", "of /boot/initrd.img"),
+    # There is no generator here, but one was asked.
+    ("of another kernel", {"usr/lib/modules/6.0/x.ko": b""}, "initrd-failed", "made for 6.0, and has nothing for"),
+]
+
+
+@pytest.mark.parametrize(("_name", "files", "kind", "says"), LOOKED_INTO, ids=[i[0] for i in LOOKED_INTO])
+def test_neither_right_nor_known_to_be(
+    tmp_path: Path, _name: str, files: dict[str, bytes], kind: str, says: str
+) -> None:
+    paths = Paths(tmp_path)
+    add_kernel(paths, KREL)
+    before = record(paths, KREL, place(paths, KREL, "pkg"))
+    (tmp_path / "etc/initramfs-tools").mkdir(parents=True)
+    (tmp_path / "etc/initramfs-tools/modules").write_text("pkg\n")
+    image(tmp_path, archive(files))
+    looked = InitrdStep(paths, Config(), KREL, dict, Cancel(), unattended).run(before)
+    assert looked.initrd is not None
+    assert (looked.initrd_ok, looked.initrd.kind) == (False, kind)
+    assert says in looked.initrd.text

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.config import Config
-from autokmod.decide.image import Claims, Standing, belonging, judge_image
+from autokmod.decide.image import OPAQUE, Claims, Standing, belonging, judge_image
 from autokmod.errors import FormatError
 from autokmod.model import KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.blob import read_blob
-from autokmod.observe.image.carried import Carried, read_carried
+from autokmod.observe.image.carried import Carried, MadeForOther, read_carried
 from autokmod.observe.image.named import read_named
 from autokmod.observe.modtree import read_needs
 from autokmod.paths import Paths
@@ -27,6 +27,11 @@ class Examined:
     made_by: str | None
     wrong: frozenset[str] | None  # the modules that problems are about; None: the image as a whole
     laid_over: frozenset[str]  # what an overlay carries
+
+    @property
+    def is_hidden(self) -> bool:
+        """Nothing is known to be wrong, nor to be right."""
+        return bool(self.problems) and all(p.kind == OPAQUE for p in self.problems)
 
     def is_for_overlay(self, overlaid: frozenset[str]) -> bool:
         """Nothing else is wrong than what is to be laid over."""
@@ -46,6 +51,9 @@ class Looking:
         damage: tuple[Reason, ...] = ()
         try:
             carried = read_carried(str(image), self.krel, standing)
+        except MadeForOther as exc:
+            carried = Carried({}, {}, b"", (), exc.made_by)
+            damage = (Reason("initrd-other", str(exc)),)
         except (FormatError, OSError) as exc:
             carried = Carried({}, {}, b"", (), None)
             damage = (Reason("initrd-damaged", f"no kernel would unpack it: {exc}"),)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from autokmod.act.initrd import InitrdFailed
 from autokmod.config import Config
+from autokmod.decide.image import OPAQUE
 from autokmod.jobs.initrd.look import Examined, Looking, placed
 from autokmod.jobs.initrd.make import Making, Overtaken, Publishing, making
 from autokmod.jobs.initrd.say import FAILED, RESTORED, UNTOLD, Finding, due, good, note, sentence, settle, stale
 from autokmod.model import KernelRecord, Reason
-from autokmod.observe.initrd import Found, find_image, identify, is_boot_away
+from autokmod.observe.initrd import Found, find_away, find_image, identify
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
@@ -40,9 +41,10 @@ class InitrdStep:
         if record.index is not None or record.going:
             return record
         has_files = any(placed(p) for p in record.placements)
-        if found is None and has_files and is_boot_away(self.paths, self.krel):
-            why = "/boot is not mounted: whether its initrd is right cannot be seen"
-            return self._settle(record, Finding(Reason("initrd-away", why, hint="mount /boot"), ok=False))
+        away = find_away(self.paths, self.krel) if found is None and has_files else None
+        if away is not None:
+            why = f"{away} is not mounted: whether its initrd is right cannot be seen"
+            return self._settle(record, Finding(Reason("initrd-away", why, hint=f"mount {away}"), ok=False))
         if self._is_known(record, found):
             return record
         if find_busy_lock(self.paths) is not None:
@@ -95,6 +97,9 @@ class InitrdStep:
             right = good(inside, seen, tuple(looked.expected))
             was_untold = record.initrd is not None and record.initrd.kind == UNTOLD
             return maker.tell(record, right) if was_untold else self._settle(record, right)
+        if looked.is_hidden:  # what a generator makes would be hidden as well
+            word = Reason(OPAQUE, f"of {inside} nobody knows: {sentence(looked.problems)}")
+            return self._settle(record, Finding(word, ok=False, seen=seen))
         if looked.is_for_overlay(self.looking.overlaid(record)):
             return self._try(maker, maker.lay_over, record, looked)
         if not self.config.initrd.regenerate:

@@ -37,13 +37,21 @@ class Carried:
     laid_over: frozenset[str] = frozenset()  # kernel names of what overlays of autokmod's carry
 
 
+class MadeForOther(FormatError):
+    """It has modules, and none for this kernel."""
+
+    def __init__(self, path: str, krel: str, kernels: Collection[str], made_by: str | None) -> None:
+        super().__init__(path, f"it was made for {', '.join(sorted(kernels))}, and has nothing for {krel}")
+        self.made_by = made_by
+
+
 def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
     """Kernel names in `names` are compared. Raises FormatError, with an offset, and OSError."""
     wanted = frozenset(names)
     whole = read_image(image, lambda path: is_wanted(path, wanted))
     kernels = kernels_in(whole)
     if kernels and krel not in kernels:
-        raise FormatError(image, f"it was made for {', '.join(sorted(kernels))}, and has nothing for {krel}")
+        raise MadeForOther(image, krel, kernels, made_by(whole))
     outer = carried_in(whole, krel, wanted)
     if not whole.opaque:
         return outer
