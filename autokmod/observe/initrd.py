@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import filecmp
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.observe.bootplaces import esp_candidates, glob_quietly, plain_pattern, read_quietly
 from autokmod.paths import Paths
+from autokmod.versions import sort_key
 
 MARK = ".autokmod-"  # in the name of each file that autokmod keeps beside an image
 PREVIOUS = ".autokmod-previous"
@@ -64,21 +66,9 @@ def _candidates(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
     yield from ((path, Place.PLAIN) for path in plain)
     yield from _of_package(paths, krel)
     for top in esp_candidates(paths):
-        yield from ((path, Place.ENTRY) for path in _glob(top, f"*/{_plain(krel)}/initrd*"))
-        unified = _glob(top, f"EFI/Linux/*{_plain(krel)}*.efi")
+        yield from ((path, Place.ENTRY) for path in glob_quietly(top, f"*/{plain_pattern(krel)}/initrd*"))
+        unified = glob_quietly(top, f"EFI/Linux/*{plain_pattern(krel)}*.efi")
         yield from ((path, Place.ENTRY) for path in unified if is_unified_of(path.name, krel))
-
-
-def esp_candidates(paths: Paths) -> tuple[Path, ...]:
-    return (paths.at("efi"), paths.at("boot/efi"), paths.boot)
-
-
-def _glob(top: Path, pattern: str) -> list[Path]:
-    """Nothing where a file system is to be mounted at first sight, and cannot."""
-    try:
-        return sorted(top.glob(pattern))
-    except OSError:
-        return []
 
 
 def is_unified_of(name: str, krel: str) -> bool:
@@ -97,8 +87,8 @@ def is_unified_of(name: str, krel: str) -> bool:
 def _of_package(paths: Paths, krel: str) -> Iterator[tuple[Path, Place]]:
     """Unified images first: their preset makes the plain one as well."""
     package = package_of(paths, krel)
-    if package is not None:
-        presets = dict(_PRESET.findall(_text(paths.at(f"etc/mkinitcpio.d/{package}.preset"))))
+    if package is not None and _has_now(paths, package) in (krel, None):
+        presets = dict(_PRESET.findall(read_quietly(paths.at(f"etc/mkinitcpio.d/{package}.preset"))))
         yield from ((paths.at(presets[kind]), place) for kind, place in _KINDS if kind in presets)
         yield paths.boot / f"initramfs-{package}.img", Place.PACKAGE
         yield paths.boot / f"booster-{package}.img", Place.PACKAGE
@@ -108,52 +98,27 @@ _PRESET = re.compile(r"""^\s*default_(uki|image)=["']?(/[^"'\s]+)""", re.MULTILI
 _KINDS = (("uki", Place.PRESET), ("image", Place.PACKAGE))
 
 
+def _has_now(paths: Paths, package: str) -> str | None:
+    """The package's kernel. Modules of a former one may have been kept for as long as it runs; its image is gone, and
+    one that is made for it would take the place of the new kernel's."""
+    krels = [path.name for path in glob_quietly(paths.modules, "*") if package_of(paths, path.name) == package]
+    kernel = paths.boot / f"vmlinuz-{package}"
+    if len(krels) > 1 and os.path.isfile(kernel):
+        krels = [krel for krel in krels if _is_same(paths.modulesd(krel) / "vmlinuz", kernel)] or krels
+    return max(krels, key=sort_key, default=None)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
 def package_of(paths: Paths, krel: str) -> str | None:
     """As Arch names it in the kernel's modules directory."""
-    package = _text(paths.modulesd(krel) / "pkgbase").strip()
+    package = read_quietly(paths.modulesd(krel) / "pkgbase").strip()
     return package if package and "/" not in package and package.isprintable() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-# ---- not to be seen
-
-
-def find_away(paths: Paths, krel: str) -> str | None:
-    """Where a file system that boot loaders read is to be mounted, and is not: this kernel's image may be there."""
-    if _glob(paths.boot, f"*{_plain(krel)}*") or any(_glob(t, f"*/{_plain(krel)}") for t in esp_candidates(paths)):
-        return None
-    return next((place for place in BOOT_PLACES if _is_away(paths, place)), None)
-
-
-BOOT_PLACES = ("/boot", "/efi", "/boot/efi")
-UNIT_DIRS = ("etc/systemd/system", "run/systemd/generator", "run/systemd/generator.late", "run/systemd/transient")
-
-
-def _is_away(paths: Paths, place: str) -> bool:
-    """An automount point cannot be listed as long as nothing can be mounted there."""
-    top = paths.at(place)
-    try:
-        os.listdir(top)
-    except OSError as exc:
-        if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
-            return True
-    return _is_to_be_mounted(paths, place) and not top.is_mount()
-
-
-def _is_to_be_mounted(paths: Paths, place: str) -> bool:
-    """By fstab or by a unit: systemd's generator makes one for what it finds on the disk."""
-    lines = (line.split() for line in _text(paths.at("etc/fstab")).splitlines())
-    if any(len(f) > 1 and f[0][0] != "#" and f[1].rstrip("/") == place for f in lines):
-        return True
-    unit = place.strip("/").replace("/", "-")
-    names = (f"{d}/{unit}.{kind}" for d in UNIT_DIRS for kind in ("mount", "automount"))
-    return any(paths.at(name).exists() for name in names)
 
 
 # ---- what was kept of a kernel that is gone
@@ -161,9 +126,9 @@ def _is_to_be_mounted(paths: Paths, place: str) -> bool:
 
 def find_leftovers(paths: Paths, krel: str) -> Iterator[Path]:
     """Whatever autokmod kept beside images of this kernel, and beside those of packages that are gone."""
-    others = [path.name for path in _glob(paths.modules, "*") if path.name != krel]
+    others = [path.name for path in glob_quietly(paths.modules, "*") if path.name != krel]
     for top in esp_candidates(paths):
-        for directory in _glob(top, f"*/{_plain(krel)}"):
+        for directory in glob_quietly(top, f"*/{plain_pattern(krel)}"):
             yield from _kept(directory)
     for directory in (paths.boot, *(top / "EFI/Linux" for top in esp_candidates(paths))):
         for path in _kept(directory):
@@ -187,15 +152,7 @@ def _is_for(paths: Paths, krel: str, image: Path) -> bool:
 
 
 def _kept(directory: Path) -> list[Path]:
-    return [path for suffix in OURS for end in ("", PART) for path in _glob(directory, f"*{suffix}{end}")]
-
-
-# ----
-
-
-def _plain(krel: str) -> str:
-    """Nothing in it is a pattern."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in krel)
+    return [path for suffix in OURS for end in ("", PART) for path in glob_quietly(directory, f"*{suffix}{end}")]
 
 
 def identify(image: Path) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ from autokmod.act.initrd import Draft, InitrdFailed, drafted, forget_leftovers, 
 from autokmod.config import Config
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.reconcile import unattended
-from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_away, find_image
+from autokmod.observe.bootplaces import find_away
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 from tests.corpus import CHECKOUT

@@ -11,7 +11,8 @@ from autokmod.act.generators.choose import choose
 from autokmod.act.generators.kernel_install import ADD
 from autokmod.act.generators.suse import FLAGS, MAKE, SCRIPT
 from autokmod.act.initrd import forget_leftovers
-from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, Place, find_away, find_image, is_unified_of
+from autokmod.observe.bootplaces import find_away
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, Place, find_image, is_unified_of
 from autokmod.paths import Paths
 
 KREL, LONGER, MACHINE = "6.1.0-5-amd64", "6.1.0-56-amd64", "0123456789abcdef" * 2
@@ -81,6 +82,21 @@ def test_a_preset_with_both_is_run_whole(paths: Paths) -> None:
     generator = choose(paths, found.place, "mkinitcpio")
     assert generator.in_place
     assert "--preset" in generator.make(KREL, "", "")[2]
+
+
+def test_a_former_kernel_of_the_package_has_none(paths: Paths) -> None:
+    """Its modules were kept because it runs: an image for it would take the place of the new one's."""
+    image = put(paths, "boot/initramfs-linux.img")
+    for krel in (KREL, LONGER):
+        put(paths, f"usr/lib/modules/{krel}/pkgbase", b"linux\n")
+        put(paths, f"usr/lib/modules/{krel}/vmlinuz", krel[:-1].ljust(20).encode())
+    assert find_image(paths, KREL) is None
+    found = find_image(paths, LONGER)
+    assert found is not None
+    assert found.path == image
+    put(paths, "boot/vmlinuz-linux", KREL[:-1].ljust(20).encode())  # put back: an older package was installed
+    assert find_image(paths, KREL) is not None
+    assert find_image(paths, LONGER) is None
 
 
 @pytest.mark.parametrize(

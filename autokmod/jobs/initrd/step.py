@@ -15,7 +15,8 @@ from autokmod.jobs.initrd.look import Examined, Looking, placed
 from autokmod.jobs.initrd.make import Making, Overtaken, Publishing, making
 from autokmod.jobs.initrd.say import FAILED, RESTORED, UNTOLD, Finding, due, good, note, sentence, settle, stale
 from autokmod.model import KernelRecord, Reason
-from autokmod.observe.initrd import Found, find_away, find_image, identify
+from autokmod.observe.bootplaces import find_away
+from autokmod.observe.initrd import Found, find_image, identify
 from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
