@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+from autokmod.files import read_regular
 from autokmod.paths import Paths
 
 BOOT_PLACES = ("/boot", "/efi", "/boot/efi")
@@ -60,6 +61,6 @@ def plain_pattern(krel: str) -> str:
 
 def read_quietly(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode("utf-8", "replace")
     except OSError:
         return ""
