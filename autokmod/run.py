@@ -198,6 +198,19 @@ def kill_group(proc: subprocess.Popen[bytes]) -> None:
         os.killpg(proc.pid, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[Cancel]:
+    """Ctrl-C and its like: what runs is ended, what was done stays done, and the caller goes on to say so."""
+    cancel = Cancel()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda *_: cancel.cancel()) for number in numbers]
+    try:
+        yield cancel
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 class Cancel:
     """Lets another thread end the commands that were started with it: at SIGTERM, or when a job is cancelled."""
 

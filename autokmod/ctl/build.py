@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -28,7 +26,7 @@ from autokmod.model import BuildError
 from autokmod.observe.kernels import find_kernels, read_kernel
 from autokmod.observe.machine import find_sources
 from autokmod.paths import Paths
-from autokmod.run import Cancel
+from autokmod.run import Cancel, cancelled_by_signals
 
 COLOURS = {
     Outcome.BUILT: GREEN,
@@ -64,7 +62,7 @@ def run_build(args: argparse.Namespace) -> int:
     if not may_write_spool(paths):
         raise NotAuthorized("build packages")
     journal.setup("warning", identifier="autokmodctl")
-    with _cancelled_by_signals() as cancel:
+    with cancelled_by_signals() as cancel:
         fields = _build(paths, output, names, krels, cancel, force=args.force)
     _tell(paths, fields, krels, output)
     if cancel.requested:
@@ -101,19 +99,6 @@ def _build(
         fields = matrix.run(krels)
     Keeper(paths, config).keep_small(time.time())
     return fields
-
-
-@contextlib.contextmanager
-def _cancelled_by_signals() -> Iterator[Cancel]:
-    """The compilers are ended, what was done stays done, and the matrix is shown as far as it goes."""
-    cancel = Cancel()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: cancel.cancel()) for number in numbers]
-    try:
-        yield cancel
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 # ---- telling -------------------------------------------------------------------------------------

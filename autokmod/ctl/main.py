@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AutokmodError as exc:
         print(f"autokmodctl: {exc}", file=sys.stderr)
         return exc.exit_code
+    except BrokenPipeError:  # of --help: whoever asked for it has read enough
+        _discard()
+        return 0
+    except SystemExit:  # argparse's own
+        _flush()
+        raise
     except OSError as exc:
         print(f"autokmodctl: {exc.filename or 'error'}: {exc.strerror}", file=sys.stderr)
         return 1
@@ -107,9 +114,33 @@ def _with_json_default(arguments: Sequence[str]) -> list[str]:
 
 
 def _harden_streams() -> None:
-    """Names from the disk need not be valid text."""
+    """Names from the disk need not be valid text, and streams need not be there: `autokmodctl ready >&-`."""
+    if sys.stdout is None or sys.stderr is None:
+        _open_missing()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard()
+
+
+def _discard() -> None:
+    """What is still to be written, at the end."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_missing() -> None:
+    """Else the next file that is opened would be what is printed to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Output:
     def note(self, text: str) -> None:
         """What is not data: to standard error."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            _write(f"{text}\n", sys.stderr)
 
 
 def json_mode(asked: str, *, tty: bool) -> str:
@@ -83,13 +83,14 @@ def is_elevated(env: Mapping[str, str]) -> bool:
     return os.geteuid() == 0 and "SUDO_UID" in env
 
 
-def _write(text: str) -> None:
+def _write(text: str, stream: TextIO | None = None) -> None:
     """A reader that has enough and leaves changes nothing of what the exit status is to say."""
+    stream = stream or sys.stdout
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _page(command: Sequence[str], text: str) -> bool:

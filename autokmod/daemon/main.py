@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     journal.setup(args.log_level or "info")
     try:
         return _run(args)
+    except KeyboardInterrupt:
+        return 130
     except AutokmodError as exc:
         kind = Event.CONFIG_WRONG if isinstance(exc, ConfigError) else None
         log.error(str(exc), kind=kind)
@@ -39,7 +41,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="autokmodd",
         description="Keeps out-of-tree kernel modules in place for every kernel of this machine.",
-        epilog="With --oneshot: exit status 0 when every kernel is ready, 1 when one is not.",
+        epilog="With --oneshot: exit status 0 when every kernel is ready, 1 when one is not, 130 after Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"autokmod {__version__}")
     modes = parser.add_mutually_exclusive_group()

@@ -18,18 +18,21 @@ from autokmod.jobs.spool import Entry, Spool
 from autokmod.model import KernelStatus, Readiness, Verb
 from autokmod.observe.kernels import read_kernel
 from autokmod.paths import Paths
+from autokmod.run import Cancel, cancelled_by_signals
+
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 log = journal.get()
 
 
 def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
-    """0 when every kernel (or every one that is named) is ready then, else 1. Raises UnknownKernel.
+    """0 when every kernel (or every one that is named) is ready then, else 1; 130: Ctrl-C. Raises UnknownKernel.
 
     What hooks left in the spool for these kernels is fulfilled by this as well.
     """
     named = [read_kernel(paths, krel).krel for krel in krels]
-    with closing(Engine(paths, config, time.time)) as engine:
-        shot = _Shot(engine, Spool(paths), asked=bool(named))
+    with closing(Engine(paths, config, time.time)) as engine, cancelled_by_signals() as cancel:
+        shot = _Shot(engine, Spool(paths), cancel, asked=bool(named))
         rescans = () if named else shot.entries(Verb.RESCAN)
         removed = [] if named else [shot.remove(entry) for entry in shot.entries(Verb.REMOVE)]
         wanted = named or list(engine.kernels_to_check())
@@ -43,6 +46,9 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
         tell_readiness(status)
     if not wanted:
         log.warning(f"no kernel below {paths.modules}: nothing to do")
+    if cancel.requested:
+        log.warning("it was interrupted: what is left to do is done the next time")
+        return INTERRUPTED
     return 0 if all([*removed, *served]) and all(s.readiness is Readiness.READY for s in statuses) else 1
 
 
@@ -50,6 +56,7 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
 class _Shot:
     engine: Engine
     spool: Spool
+    cancel: Cancel
     asked: bool  # for these very kernels
 
     def entries(self, verb: Verb, krel: str | None = None) -> tuple[Entry, ...]:
@@ -62,7 +69,7 @@ class _Shot:
         entries = self.entries(Verb.RECONCILE, krel)
         asked = self.asked or any(e.job.why in SPEAKS_FOR_KERNEL for e in entries)
         force = any(e.job.force for e in entries)
-        work = partial(self.engine.reconcile, krel, asked=asked, force=force, progress=log.info)
+        work = partial(self.engine.reconcile, krel, asked=asked, force=force, cancel=self.cancel, progress=log.info)
         return self._do(krel, work, entries)
 
     def fulfil(self, entries: Sequence[Entry]) -> None:
@@ -73,6 +80,8 @@ class _Shot:
         """An intent that was there before the work is fulfilled by it; one that came meanwhile is not."""
         try:
             work()
+            if self.cancel.requested:
+                return False
             self.fulfil(entries)
         except (AutokmodError, OSError) as exc:
             log.error(f"{krel}: {exc}", kind=Event.JOB_FAILED, krel=krel)

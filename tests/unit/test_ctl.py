@@ -685,6 +685,27 @@ def test_nobody_reads_on(paths: Paths) -> None:
         assert process.returncode == 3  # what it was to say: a package is not examined
 
 
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("list-jobs", "--help"), ("list-jobs",)])
+def test_nobody_reads_at_all(paths: Paths, words: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([*CTL, "--root", str(paths.root), *words], env=ENV, stdout=write, stderr=write)
+    finally:
+        os.close(write)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(paths: Paths, closed: str) -> None:
+    for words, code in (("ready --all", 0), ("reconcile", 0), ("nonsense", 2)):
+        argv = ["sh", "-c", f"{' '.join(CTL)} --root {paths.root} {words} {closed}"]
+        done = subprocess.run(argv, env=ENV, capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), words
+    for file in paths.spool.iterdir():
+        assert json.loads(file.read_text())["verb"] == "reconcile", "nothing was printed into it"
+
+
 def test_broken_configuration_is_told_and_hides_nothing(paths: Paths) -> None:
     paths.etc.mkdir(parents=True)
     (paths.etc / "autokmod.toml").write_text("[daemon]\nsettel_s = 3\n")
