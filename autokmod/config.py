@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, get_args
 
 from autokmod.recipeparts import DefinePart, FlagsPart, PatchPart
@@ -154,3 +155,12 @@ class Config:
 
     def package(self, name: str) -> PackageConfig:
         return dict(self.packages).get(name, PackageConfig())
+
+    def is_wanted(self, name: str, krel: str) -> bool:
+        """Not by the recipe, which says so in its decision: by the administrator."""
+        package = self.package(name)
+        return package.enabled and not any(fnmatchcase(krel, pattern) for pattern in package.exclude_kernels)
+
+    def required(self, krel: str) -> tuple[str, ...]:
+        """The packages that this kernel may not lack."""
+        return tuple(n for n, package in self.packages if package.required and self.is_wanted(n, krel))

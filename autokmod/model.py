@@ -450,12 +450,21 @@ class BootCheck:
     boot_id: str
     checked_at: float  # s since epoch
     modules: tuple[BootedModule, ...]
+    lacking: tuple[str, ...] = ()  # packages that are required, and not in place: of these nothing was promised
+    previous_stays: bool = False  # the image before it should be gone, and could not be removed: to be tried again
 
     @property
     def is_good(self) -> bool:
         """Nothing else is loaded than what was built, and of what is required all."""
         wrong = (LoadState.OTHER, LoadState.NOT_LOADED)
-        return not any(m.state is LoadState.OTHER or (m.required and m.state in wrong) for m in self.modules)
+        is_wrong = any(m.state is LoadState.OTHER or (m.required and m.state in wrong) for m in self.modules)
+        return not is_wrong and not self.lacking
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left that could still become right in this boot."""
+        late = any(m.state in (LoadState.OTHER, LoadState.NOT_LOADED) for m in self.modules)
+        return not (late or self.lacking or self.previous_stays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autokmod.model import BootCheck, BootedModule, LoadState, ModuleId
@@ -14,24 +14,37 @@ class Promise:
 
     module: str
     package: str
-    id: ModuleId
+    id: ModuleId | None  # None: the file says nothing
     required: bool
+    is_new: bool = False  # placed since the boot
 
 
 def decide_booted(
     promises: Iterable[Promise], loaded: Mapping[str, ModuleId], kept: Collection[str] = ()
 ) -> tuple[BootedModule, ...]:
     """In the order of the promises. `loaded`: by kernel name. `kept`: what this boot had loaded as promised already;
-    that somebody took it out since, or placed another, says nothing of the boot."""
-    return tuple(
-        BootedModule(
-            p.module,
-            p.package,
-            LoadState.LOADED if p.module in kept else _state(p.id, loaded.get(p.module)),
-            p.required,
-        )
-        for p in promises
-    )
+    that somebody took it out since, or placed another, says nothing of the boot. Nor does what is new, and not loaded
+    yet, unless it is required."""
+    return tuple(m for p in promises if (m := _booted(p, loaded, kept)) is not None)
+
+
+def _booted(promise: Promise, loaded: Mapping[str, ModuleId], kept: Collection[str]) -> BootedModule | None:
+    name = promise.module
+    if name in kept:
+        state = LoadState.LOADED
+    elif promise.id is not None:
+        state = _state(promise.id, loaded.get(name))
+    else:
+        return None
+    is_nothing = promise.is_new and not promise.required and state is not LoadState.LOADED
+    return None if is_nothing else BootedModule(name, promise.package, state, promise.required)
+
+
+def decide_lacking(promises: Sequence[Promise], required: Iterable[str], kept: Collection[str] = ()) -> tuple[str, ...]:
+    """Of the packages that are required, those of which no module is in place, or one that cannot be compared."""
+    silent = {p.package for p in promises if p.id is None and p.module not in kept}
+    whole = {p.package for p in promises} - silent
+    return tuple(name for name in required if name not in whole)
 
 
 def _state(built: ModuleId, found: ModuleId | None) -> LoadState:
@@ -54,5 +67,7 @@ WORDS = {
 
 def boot_sentence(check: BootCheck) -> str:
     good = sum(m.state is LoadState.LOADED for m in check.modules)
+    promised = [f"{good} of {len(check.modules)} loaded as promised"] if check.modules else []
     others = [f"{m.module} {WORDS[m.state]}" for m in check.modules if m.state is not LoadState.LOADED]
-    return "; ".join((f"booted: {good} of {len(check.modules)} loaded as promised", *others))
+    lacking = [f"{name} is required, and not in place" for name in check.lacking]
+    return f"booted: {'; '.join((*promised, *others, *lacking))}"

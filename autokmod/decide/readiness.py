@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from autokmod.config import Config
 from autokmod.decide.trust import find_distrust
@@ -131,9 +130,7 @@ def _is_new(source: Source, placements: Sequence[Placement]) -> bool:
 
 
 def _is_wanted(sight: Sight, config: Config, name: str) -> bool:
-    """Not by the recipe, which says so in its decision: by the administrator."""
-    package = config.package(name)
-    return package.enabled and not any(fnmatchcase(sight.kernel.krel, p) for p in package.exclude_kernels)
+    return config.is_wanted(name, sight.kernel.krel)
 
 
 def _grade(config: Config, name: str) -> Readiness:
@@ -175,8 +172,8 @@ def _because(placement: Placement, what: str, kind: str | None = None) -> Reason
 
 def _absent(sight: Sight, config: Config) -> Iterator[Finding]:
     known = {s.name for s in sight.sources} | {p.package for p in (sight.record.placements if sight.record else ())}
-    for name, package in config.packages:
-        if package.required and name not in known and _is_wanted(sight, config, name):
+    for name in config.required(sight.kernel.krel):
+        if name not in known:
             hint = f"install it, or take 'required' out of /etc/autokmod/packages.d/{name}.toml"
             text = f"{name} is required, and not on this machine"
             yield Readiness.NOT_READY, Reason("required-absent", text, hint=hint)

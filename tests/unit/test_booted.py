@@ -6,10 +6,12 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from autokmod.act.place import placed_file
 from autokmod.act.records import write_record
 from autokmod.config import Config, PackageConfig
 from autokmod.ctl.render import machine_lines
@@ -18,7 +20,7 @@ from autokmod.decide.boot import Promise, boot_sentence, decide_booted
 from autokmod.decide.readiness import decide_readiness
 from autokmod.events import Event
 from autokmod.jobs.booted import check_boot
-from autokmod.model import BootCheck, BootedModule, KernelRecord, LoadState, ModuleId
+from autokmod.model import BootCheck, BootedModule, DecisionKind, KernelRecord, LoadState, ModuleId, PlacedFile
 from autokmod.observe.boot import read_boot, read_id, read_loaded
 from autokmod.observe.initrd import PREVIOUS
 from autokmod.observe.kernels import read_kernel
@@ -188,6 +190,105 @@ def test_the_journal_is_told_how_it_came_up(paths: Paths) -> None:
     boot(paths, "one", "two")
     assert told(paths, "one") == [("info", Event.BOOT_AS_PROMISED, KREL)]
     assert told(paths, "one") == []
+
+
+def standing(paths: Paths, name: str, **changes: Any) -> None:
+    """One of the placements is recorded otherwise."""
+    found = read_record(paths, KREL)
+    assert found is not None
+    placements = tuple(replace(p, **changes) if p.package == name else p for p in found.placements)
+    write_record(paths, replace(found, placements=placements))
+
+
+# how a package stands that is required → whether the image that was kept may go
+HOW_IT_STANDS: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({"failed": True}, False),
+    ({"verified": False}, False),
+    ({"standing": True}, False),
+    ({"files": (), "verified": False, "kind": DecisionKind.WAIT}, False),
+    ({"files": (), "verified": False, "kind": DecisionKind.BLOCKED}, False),
+    ({"files": (), "verified": False, "kind": DecisionKind.SKIP}, False),
+    ({"files": ()}, False),
+]
+
+
+@pytest.mark.parametrize(("how", "may_go"), HOW_IT_STANDS)
+def test_the_former_image_stays_while_a_required_package_is_not_in_place(
+    paths: Paths, how: dict[str, Any], may_go: bool
+) -> None:
+    boot(paths, "one", "two")
+    standing(paths, "one", **how)
+    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    found = checked(paths, "one").booted
+    assert found is not None
+    assert (found.is_good, previous.exists()) == (may_go, not may_go)
+    assert found.lacking == (() if may_go else ("one",))
+    assert ("one is required, and not in place" in boot_sentence(found)) is not may_go
+    standing(paths, "one", files=(place_of(paths, "one"),), verified=True, failed=False, standing=False)
+    assert checked(paths, "one").booted is not None
+    assert not previous.exists(), "what was mended is seen in the same boot"
+
+
+def place_of(paths: Paths, name: str) -> PlacedFile:
+    return placed_file(paths, KREL, name, paths.own_dir(KREL, name) / f"{name}.ko")
+
+
+@pytest.mark.parametrize("name", ["three", "gone", "unreadable"])
+def test_what_is_required_and_nowhere_or_cannot_be_read_is_lacking(paths: Paths, name: str) -> None:
+    """Of a package without a placement, and of files of which nothing can be told."""
+    boot(paths, "one", "two")
+    file = paths.own_dir(KREL, "one") / "one.ko"
+    if name == "gone":
+        file.unlink()
+    elif name == "unreadable":
+        file.write_bytes(b"no module")
+    required = "three" if name == "three" else "one"
+    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    found = checked(paths, required).booted
+    assert found is not None
+    assert (found.is_good, found.lacking) == (False, (required,))
+    assert previous.exists()
+    assert told(paths, required) == [], "and is said once"
+
+
+@pytest.mark.parametrize(
+    "word", [PackageConfig(required=True, enabled=False), PackageConfig(required=True, exclude_kernels=("6.1.*",))]
+)
+def test_what_the_administrator_does_not_want_here_is_not_lacking(paths: Paths, word: PackageConfig) -> None:
+    boot(paths, "one", "two")
+    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    found = check_boot(paths, Config(packages=(("three", word),)), 5.0, here=True)
+    assert found is not None
+    assert found.booted is not None
+    assert (found.booted.is_good, previous.exists()) == (True, False)
+
+
+def test_another_owners_modules_are_what_is_promised_where_they_serve(paths: Paths) -> None:
+    boot(paths, "two")
+    standing(paths, "one", files=(), beside=(place_of(paths, "one"),), kind=DecisionKind.SKIP)
+    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    assert states(checked(paths, "one"))["one"] is LoadState.NOT_LOADED
+    assert previous.exists()
+    boot(paths, "one", "two")
+    assert states(checked(paths, "one"))["one"] is LoadState.LOADED
+    assert not previous.exists()
+
+
+def test_status_tells_of_what_is_lacking_also_where_nothing_else_was_promised(paths: Paths) -> None:
+    boot(paths)
+    write_record(paths, KernelRecord(KREL, 1.0, ()))
+    sight = Sight(read_kernel(paths, KREL), checked(paths, "one"), running=True, boot_id=ID)
+    lines = list(machine_lines([decide_readiness(sight, Config(), ())], Style(), full=False))
+    assert "    booted: one is required, and not in place" in lines
+
+
+def test_what_was_placed_in_this_boot_was_not_promised_for_it(paths: Paths) -> None:
+    """Installed a moment ago, and not loaded yet: unless it is required, that says nothing of the boot."""
+    boot(paths, "one", at=time.time() - 1000)
+    assert states(checked(paths)) == {"one": LoadState.LOADED}
+    boot(paths, at=time.time() - 1000, boot_id="another")
+    assert states(checked(paths, "two")) == {"two": LoadState.NOT_LOADED}
 
 
 def test_an_image_that_was_made_since_has_not_booted(paths: Paths) -> None:
