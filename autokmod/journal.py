@@ -188,7 +188,7 @@ class LineSink:
 
     def write(self, entry: Entry) -> None:
         head = f"{entry.level}: " if entry.level in ("warning", "error") else ""
-        rest = [f"{_short(n)}={v}" for n, v in entry.fields if n.startswith("AUTOKMOD_") and v not in entry.message]
+        rest = [f"{_short(n)}={v}" for n, v in entry.fields if _is_news(n, v, entry.message)]
         sentence, newline, trace = entry.message.partition("\n")
         line = CONTROL.sub("?", head + sentence + (f" [{', '.join(rest)}]" if rest else "") + newline + trace)
         paint = COLOURS.get(entry.level, "") if self.colour else ""
@@ -211,6 +211,12 @@ class JournalSink:
         except (OSError, ValueError):
             lines = CONTROL.sub("?", entry.message).splitlines() or [""]
             _write(self.stream, "".join(f"<{level}>{line}\n" for line in lines))
+
+
+def _is_news(name: str, value: str, message: str) -> bool:
+    """A job's name, where no daemon numbers them, only repeats the kernel."""
+    is_ours = name.startswith("AUTOKMOD_") and value not in message
+    return is_ours and (name != "AUTOKMOD_JOB" or value.isdigit())
 
 
 def _short(field: str) -> str:

@@ -575,6 +575,11 @@ class Job:
     def name(self) -> str:
         return f"{self.verb}-{self.krel}"
 
+    @property
+    def handle(self) -> str:
+        """What the journal knows it by: its number; its name where no daemon gave it one."""
+        return str(self.id or self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class JobResult:

@@ -15,7 +15,7 @@ from autokmod import journal
 from autokmod.config import Config
 from autokmod.daemon.alone import alone
 from autokmod.daemon.bounded import LONGEST_S, Bounded, Screen, minutes, time_limit
-from autokmod.daemon.oneshot import tell_readiness
+from autokmod.daemon.sayings import say
 from autokmod.decide.need import needs_look
 from autokmod.errors import ToolMissing
 from autokmod.jobs.booted import check_boot
@@ -42,7 +42,7 @@ def run_boot_check(paths: Paths, config: Config, krel: str | None = None) -> int
     if status is None or not limit_s or not needs_look(status):
         return _code(status)
     done = _mend(paths, config, status.krel, limit_s) or status
-    tell_readiness(done)
+    say(done)
     if _files(done) != _files(status):
         _plug(paths)
     return _code(done)

@@ -71,17 +71,21 @@ class Bounded:
     def do(self, job: Job) -> JobResult:
         """What is not done, or may go better another time, stays in the spool."""
         entries = [e for e in self.spool.read()[0] if e.job.name == job.name]
-        try:
-            with journal.context(krel=job.krel):
-                result = self.engine.run_job(job, self.cancel, self.screen.say)
-        except (AutokmodError, OSError) as exc:
-            result = JobResult("failed", str(exc), transient=True)
+        with journal.context(job=job.handle, krel=job.krel):
+            result = self._run(job)
+            if result.result == "failed":
+                kind = Event.JOB_DELAYED if result.transient else Event.JOB_FAILED
+                log.error(f"{job.name}: {result.message}", kind=kind, result=result.result)
         if result.result == "done" or (result.result == "failed" and not result.transient):
             for entry in entries:
                 self.spool.remove(entry)
-        if result.result == "failed":
-            log.error(f"{job.name}: {result.message}", kind=Event.JOB_FAILED, krel=job.krel, result=result.result)
         return result
+
+    def _run(self, job: Job) -> JobResult:
+        try:
+            return self.engine.run_job(job, self.cancel, self.screen.say)
+        except (AutokmodError, OSError) as exc:
+            return JobResult("failed", str(exc), transient=True)
 
 
 def minutes(seconds: float) -> str:

@@ -16,7 +16,7 @@ from autokmod import journal
 from autokmod.config import Config
 from autokmod.daemon.alone import alone
 from autokmod.daemon.bounded import LONGEST_S, Bounded, Screen, minutes, time_limit
-from autokmod.daemon.oneshot import tell_readiness
+from autokmod.daemon.sayings import say
 from autokmod.decide.need import jobs_before_shutdown
 from autokmod.errors import ToolMissing
 from autokmod.events import Event
@@ -66,7 +66,7 @@ def _finish(paths: Paths, config: Config, jobs: Sequence[Job], limit_s: float) -
     left = [name for name, result in results.items() if result.result == "cancelled" or result.transient]
     for status in read_machine(paths, config, (), time.time()):
         if status.krel in {job.krel for job in jobs}:
-            tell_readiness(status)
+            say(status)
             screen.say(f"{status.krel} is {status.readiness}")
     if left:
         why = "the time was up" if cancel.requested else "it did not work out"

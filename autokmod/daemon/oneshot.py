@@ -10,16 +10,18 @@ from functools import partial
 
 from autokmod import journal
 from autokmod.config import Config
+from autokmod.daemon.sayings import say
 from autokmod.errors import AutokmodError
 from autokmod.events import Event
 from autokmod.jobs.engine import SPEAKS_FOR_KERNEL, Engine
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.spool import Entry, Spool
-from autokmod.model import KernelStatus, Readiness, Verb
+from autokmod.model import Job, Readiness, Verb
 from autokmod.observe.kernels import read_kernel
 from autokmod.paths import Paths
 from autokmod.run import Cancel, cancelled_by_signals
 
+WHY = "oneshot"
 INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 log = journal.get()
@@ -43,7 +45,7 @@ def run_oneshot(paths: Paths, config: Config, krels: Sequence[str]) -> int:
         engine.guard_boot()
     statuses = [s for s in read_machine(paths, config, (), time.time()) if s.krel in wanted]
     for status in statuses:
-        tell_readiness(status)
+        say(status)
     if not wanted:
         log.warning(f"no kernel below {paths.modules}: nothing to do")
     if cancel.requested:
@@ -63,33 +65,28 @@ class _Shot:
         return tuple(e for e in self.spool.read()[0] if e.job.verb is verb and krel in (None, e.job.krel))
 
     def remove(self, entry: Entry) -> bool:
-        return self._do(entry.job.krel, lambda: self.engine.remove(entry.job.krel), (entry,))
+        return self._do(entry.job, lambda: self.engine.remove(entry.job.krel), (entry,))
 
     def reconcile(self, krel: str) -> bool:
         entries = self.entries(Verb.RECONCILE, krel)
         asked = self.asked or any(e.job.why in SPEAKS_FOR_KERNEL for e in entries)
         force = any(e.job.force for e in entries)
         work = partial(self.engine.reconcile, krel, asked=asked, force=force, cancel=self.cancel, progress=log.info)
-        return self._do(krel, work, entries)
+        return self._do(Job(Verb.RECONCILE, krel, WHY, time.time()), work, entries)
 
     def fulfil(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self.spool.remove(entry)
 
-    def _do(self, krel: str, work: Callable[[], object], entries: Sequence[Entry]) -> bool:
+    def _do(self, job: Job, work: Callable[[], object], entries: Sequence[Entry]) -> bool:
         """An intent that was there before the work is fulfilled by it; one that came meanwhile is not."""
-        try:
-            work()
-            if self.cancel.requested:
+        with journal.context(job=job.handle, krel=job.krel):
+            try:
+                work()
+                if self.cancel.requested:
+                    return False
+                self.fulfil(entries)
+            except (AutokmodError, OSError) as exc:
+                log.error(f"{job.krel}: {exc}", kind=Event.JOB_FAILED)
                 return False
-            self.fulfil(entries)
-        except (AutokmodError, OSError) as exc:
-            log.error(f"{krel}: {exc}", kind=Event.JOB_FAILED, krel=krel)
-            return False
         return True
-
-
-def tell_readiness(status: KernelStatus) -> None:
-    why = f": {status.reasons[0].text}" if status.reasons else ""
-    say = log.info if status.readiness is Readiness.READY else log.warning
-    say(f"{status.krel} is {status.readiness}{why}", krel=status.krel, result=status.readiness)

@@ -1,4 +1,4 @@
-"""How the journal is told of a kernel's readiness. Pending is on the way to something else, and not worth a word."""
+"""How the journal is told of a kernel's readiness."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ log = journal.get()
 
 
 def say(status: KernelStatus) -> None:
-    level, kind, sentence = SAYINGS[status.readiness]
+    """Pending is on the way to something else: no event, and the daemon keeps it to itself."""
+    level, kind, sentence = SAYINGS.get(status.readiness, ("info", None, "is not finished"))
     why = f": {status.reasons[0].text}" if status.reasons else ""
     getattr(log, level)(f"{status.krel} {sentence}{why}", kind=kind, krel=status.krel, result=status.readiness.value)

@@ -9,6 +9,14 @@ from autokmod.model import DecisionKind, KernelRecord, Placement, Reason
 
 # What only the package's own files are to blame for.
 BROKEN = ("recipe-broken", "bad-package-name", "source-unreadable")
+# An initrd that is not right, by the kind of the word on it; of every other kind, making it did not succeed.
+INITRD = {
+    "initrd-stale": Event.INITRD_STALE,
+    "initrd-restored": Event.INITRD_STALE,
+    "initrd-away": Event.INITRD_AWAY,
+    "initrd-gone": Event.INITRD_GONE,
+    "initrd-untold": Event.INITRD_UNTOLD,
+}
 
 log = journal.get()
 
@@ -22,15 +30,16 @@ def announce(old: KernelRecord | None, new: KernelRecord) -> None:
         _say_initrd(new.krel, new.initrd, good=new.initrd_ok)
 
 
-def announce_promotion(record: KernelRecord, owner: str) -> None:
-    """Both who took the files over and who is now linked to them."""
-    names = ", ".join(p.package for p in record.placements if p.reasons and p.reasons[0].kind == "promoted")
-    if names:
-        log.notice(
-            f"{record.krel}: took over {names} from {owner}, where it is being removed or replaced",
-            kind=Event.MODULES_PROMOTED,
-            krel=record.krel,
-        )
+def announce_promotion(old: KernelRecord, new: KernelRecord, owner: str) -> None:
+    """Of who took the files over; who is now linked to them has what it had."""
+    for placement in new.placements:
+        if placement not in old.placements and placement.reasons[:1] and placement.reasons[0].kind == "promoted":
+            log.notice(
+                f"{new.krel}: took over {placement.package} from {owner}, where it is being removed or replaced",
+                kind=Event.MODULES_PROMOTED,
+                krel=new.krel,
+                package=placement.package,
+            )
 
 
 def announce_lost(package: str, owner: str, why: str) -> None:
@@ -57,7 +66,9 @@ def _say(krel: str, placement: Placement) -> None:
         fields["log"] = placement.log
     if placement.failed:
         log.error(sentence, kind=_failure(why), **fields)
-    elif placement.kind in (DecisionKind.BLOCKED, DecisionKind.WAIT):
+    elif placement.kind is DecisionKind.WAIT:
+        log.warning(sentence, kind=Event.PACKAGE_WAITING, **fields)
+    elif placement.kind is DecisionKind.BLOCKED:
         log.warning(sentence, kind=Event.PACKAGE_BROKEN if why.kind in BROKEN else Event.PACKAGE_BLOCKED, **fields)
     elif placement.kind is DecisionKind.SKIP or placement.standing:
         log.info(sentence, kind=None, **fields)
@@ -97,6 +108,6 @@ def _failure(why: Reason) -> Event:
 
 def _say_initrd(krel: str, word: Reason, *, good: bool) -> None:
     if not good and word.kind != "initrd-due":
-        log.error(f"{krel}: {word.text}", kind=Event.INITRD_FAILED, krel=krel)
+        log.error(f"{krel}: {word.text}", kind=INITRD.get(word.kind, Event.INITRD_FAILED), krel=krel)
     elif word.kind in ("initrd-refreshed", "initrd-overlaid"):
         log.notice(f"{krel}: {word.text}", kind=Event.INITRD_REFRESHED, krel=krel)

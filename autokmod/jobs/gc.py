@@ -125,7 +125,7 @@ class Keeper:
         except StoreBusy:
             return  # after the next job, then
         except OSError as exc:
-            log.warning(f"the store cannot be kept small: {exc}", kind=Event.STORE_COLLECTED, result="failed")
+            log.warning(f"the store cannot be kept small: {exc}", result="failed")
         self.seen = self._changed_at()
 
     def _changed_at(self) -> int:

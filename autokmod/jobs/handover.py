@@ -20,7 +20,7 @@ def hand_over(
     done = promote(paths, records, owner, packages)
     for record in done.changed.values():
         write_record(paths, replace(index_again(paths, record), updated_at=now))
-        announce_promotion(record, owner)
+        announce_promotion(records[record.krel], record, owner)
     for package, why in done.failed.items():
         announce_lost(package, owner, why)
     return frozenset(done.failed)

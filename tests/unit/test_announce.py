@@ -26,7 +26,7 @@ def said(kind: DecisionKind, reason: str, *, failed: bool = False) -> list[tuple
         (DecisionKind.BLOCKED, "recipe-broken", False, Event.PACKAGE_BROKEN, "warning"),
         (DecisionKind.BLOCKED, "source-unreadable", False, Event.PACKAGE_BROKEN, "warning"),
         (DecisionKind.BLOCKED, "no-signing-key", False, Event.PACKAGE_BLOCKED, "warning"),
-        (DecisionKind.WAIT, "no-headers", False, Event.PACKAGE_BLOCKED, "warning"),
+        (DecisionKind.WAIT, "no-headers", False, Event.PACKAGE_WAITING, "warning"),
         (DecisionKind.BUILD, "build-failed", True, Event.BUILD_FAILED, "error"),
         (DecisionKind.BUILD, "other-file-wins", True, Event.FOREIGN_FILE, "error"),
         (DecisionKind.LINK, "placement-failed", True, Event.PLACEMENT_FAILED, "error"),

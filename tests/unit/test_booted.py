@@ -111,6 +111,11 @@ def boot(paths: Paths, *loaded: str, boot_id: str = ID, at: float = 0.0, state: 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
+    add_modules(paths)
+    return paths
+
+
+def add_modules(paths: Paths) -> None:
     add_kernel(paths, KREL)
     placements = []
     for name in ("one", "two"):
@@ -120,7 +125,6 @@ def paths(tmp_path: Path) -> Paths:
         (paths.modulesd(KREL) / placement.files[0].path).write_bytes(ko)
         placements.append(placement)
     record(paths, KREL, *placements)
-    return paths
 
 
 def image(paths: Paths) -> Path:
