@@ -6,6 +6,7 @@ else the only one that is installed: two that might be are one too many.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -16,9 +17,12 @@ from autokmod.model import KernelStatus, NextBoot, Reason
 from autokmod.observe.bls import LoaderEntry, in_systemd_order
 from autokmod.observe.enforcement import names_kernel
 from autokmod.observe.grub import GrubLook
-from autokmod.observe.nextboot import BootLook, SystemdBootLook
+from autokmod.observe.nextboot import EFIVARS, BootLook, SystemdBootLook
 
 GRUB, SYSTEMD_BOOT = "grub", "systemd-boot"
+VERSION = re.compile(r"systemd-boot (\d{1,6})", re.IGNORECASE)
+PREFERS_SINCE = 260
+ODD = ("\\", "[!", "[^")  # in patterns
 
 
 def decide_next_boot(look: BootLook, krels: Sequence[str]) -> NextBoot:
@@ -115,15 +119,17 @@ def no_kernel(loader: str, entry: str) -> NextBoot:
 
 def _by_systemd_boot(look: BootLook, krels: Sequence[str]) -> NextBoot:
     assert look.systemd_boot is not None
+    if look.is_efi and not look.has_variables:
+        return unknown(SYSTEMD_BOOT, f"its default may be in the firmware's variables, and /{EFIVARS} is empty")
     return from_entries(look, look.systemd_boot, krels)
 
 
 def from_entries(look: BootLook, boot: SystemdBootLook, krels: Sequence[str]) -> NextBoot:
-    entry = choose_entry(boot)
+    entry = choose_entry(boot, prefers=is_preferring(look))
     if entry is None:
         return unknown(SYSTEMD_BOOT, "systemd-boot has no entries")
     if isinstance(entry, str):
-        return unknown(SYSTEMD_BOOT, f"its default {entry!r} may be an entry that systemd-boot finds by itself")
+        return unknown(SYSTEMD_BOOT, f"which entry its default {entry!r} is, is only known to systemd-boot")
     return known(SYSTEMD_BOOT, entry.file, entry.image, krel_of_entry(look, entry, krels))
 
 
@@ -133,32 +139,42 @@ def krel_of_entry(look: BootLook, entry: LoaderEntry, krels: Sequence[str]) -> s
     return find_krel(look, entry.image, krels) or (entry.version if entry.version in krels else None)
 
 
-def choose_entry(boot: SystemdBootLook) -> LoaderEntry | str | None:
-    """As boot.c's config_select_default_entry: the one-shot entry, the variable, loader.conf, the first.
+def is_preferring(look: BootLook) -> bool | None:
+    """Whether it knows preferred entries; None: not known."""
+    version = VERSION.search(look.loader)
+    return int(version[1]) >= PREFERS_SINCE if version else None
 
-    A text: a pattern that no entry here matches, but that one of its own might (auto-windows and the like).
+
+def choose_entry(boot: SystemdBootLook, *, prefers: bool | None = False) -> LoaderEntry | str | None:
+    """As boot.c's config_select_default_entry: the one-shot entry; of newer versions the preferred ones, if they may
+    still come up; the variable, loader.conf, the first.
+
+    A text: a pattern of which it is not known what it finds: one of its own entries (auto-windows and the like),
+    something that its patterns may mean otherwise than ours, a preference that an older one would not know.
     """
     entries = in_systemd_order(e for e in boot.entries if e.image)
-    for pattern in _patterns(boot):
+    for pattern, is_preference in _patterns(boot, prefers=prefers):
         wanted = pattern.lower()
-        found = next((e for e in entries if _matches(e.id, wanted)), None)
+        found = next((e for e in entries if fnmatchcase(e.id, wanted) and _may_be(e, preferred=is_preference)), None)
+        is_uncertain = (is_preference and prefers is None) or any(odd in wanted for odd in ODD)
+        if is_uncertain or (found is None and wanted.startswith(("auto-", "*", "?", "["))):
+            return pattern
         if found is not None:
             return found
-        if wanted.startswith(("auto-", "*", "?", "[")):
-            return pattern
     return entries[0] if entries else None
 
 
-def _patterns(boot: SystemdBootLook) -> Iterable[str]:
-    saved = {"@saved": boot.last_booted}
-    for pattern in (boot.one_shot, boot.default_variable, boot.default):
-        value = saved.get(pattern.lower(), pattern)
+def _may_be(entry: LoaderEntry, *, preferred: bool) -> bool:
+    return not (preferred and entry.tries_left == 0)
+
+
+def _patterns(boot: SystemdBootLook, *, prefers: bool | None) -> Iterable[tuple[str, bool]]:
+    preferred = () if prefers is False else (boot.preferred_variable, boot.preferred)
+    asked = ((boot.one_shot, False), *((p, True) for p in preferred), (boot.default_variable, False))
+    for pattern, is_preference in (*asked, (boot.default, False)):
+        value = boot.last_booted if pattern.lower() == "@saved" else pattern
         if value:
-            yield value
-
-
-def _matches(id_: str, pattern: str) -> bool:
-    return fnmatchcase(id_, pattern)
+            yield value, is_preference
 
 
 def is_grub(look: BootLook) -> GrubLook | None:

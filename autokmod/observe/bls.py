@@ -107,10 +107,10 @@ def _assignments(text: str) -> Iterable[tuple[str, str]]:
             yield key, value.strip("\"'")
 
 
-def parse_loader_conf(text: str) -> str:
-    """What its last `default` line says; "" where there is none."""
+def parse_loader_conf(text: str, key: str = "default") -> str:
+    """What the last line of that key says; "" where there is none."""
     pairs = [line.split(None, 1) for line in text.splitlines()]
-    return next((p[1].strip() for p in reversed(pairs) if len(p) == 2 and p[0] == "default"), "")
+    return next((p[1].strip() for p in reversed(pairs) if len(p) == 2 and p[0] == key), "")
 
 
 # ---- order ---------------------------------------------------------------------------------------

@@ -38,8 +38,10 @@ class SystemdBootLook:
     """Empty texts: not set."""
 
     entries: tuple[LoaderEntry, ...]
-    default: str  # of loader.conf
+    default: str  # of loader.conf, as the next
+    preferred: str
     one_shot: str  # EFI variables, from here on
+    preferred_variable: str
     default_variable: str
     last_booted: str
 
@@ -47,6 +49,7 @@ class SystemdBootLook:
 @dataclass(frozen=True, slots=True)
 class BootLook:
     is_efi: bool | None  # how this machine came up; None: another root's machine
+    has_variables: bool  # the firmware's can be read
     loader: str  # what LoaderInfo says, the boot loader's own word: "systemd-boot 252", "GRUB 2.12"
     boot_next: bool  # the firmware was asked for something else, once
     grub: GrubLook | None
@@ -63,6 +66,7 @@ def look_at_boot(paths: Paths) -> BootLook:
     knows_firmware = paths.at("sys/kernel").is_dir()
     return BootLook(
         is_efi=efi.is_dir() if knows_firmware else None,
+        has_variables=bool(reader.names(EFIVARS)),
         loader=reader.variable("LoaderInfo"),
         boot_next=paths.at(f"{EFIVARS}/BootNext-{GLOBAL}").exists(),
         grub=reader.grub(),
@@ -150,7 +154,9 @@ class _Reader:
         return SystemdBootLook(
             tuple(entry for top in TOPS for entry in (*self._present(top), *self._unified(top))),
             parse_loader_conf(conf),
+            parse_loader_conf(conf, "preferred"),
             self.variable("LoaderEntryOneShot"),
+            self.variable("LoaderEntryPreferred"),
             self.variable("LoaderEntryDefault"),
             self.variable("LoaderEntryLastBooted"),
         )

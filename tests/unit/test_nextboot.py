@@ -150,6 +150,56 @@ def test_systemd_boot_default(machine: Machine, conf: str, variables: dict[str, 
     assert machine.ask().krel == krel
 
 
+PREFERS, BEFORE = "systemd-boot 260.1", "systemd-boot 259"
+
+
+@pytest.mark.parametrize(
+    ("info", "conf", "variables", "krel"),
+    [
+        (PREFERS, f"preferred m-{A}.conf\n", {}, A),
+        (BEFORE, f"preferred m-{A}.conf\n", {}, B),
+        (PREFERS, f"preferred m-{A}.conf\n", {"LoaderEntryDefault": f"m-{B}.conf"}, A),
+        (PREFERS, f"preferred m-{A}.conf\n", {"LoaderEntryPreferred": f"m-{B}.conf"}, B),
+        (BEFORE, "", {"LoaderEntryPreferred": f"m-{A}.conf"}, B),
+        (PREFERS, "preferred gone.conf\n", {"LoaderEntryDefault": f"m-{A}.conf"}, A),
+        (PREFERS, f"preferred m-{B}*\n", {"LoaderEntryOneShot": f"m-{A}.conf"}, A),
+        ("", f"preferred m-{A}.conf\n", {}, None),  # who knows which version that is
+        ("", f"preferred m-{A}.conf\n", {"LoaderEntryOneShot": f"m-{B}.conf"}, B),
+        (PREFERS, "default m-[!x]*\n", {}, None),  # fnmatch(3) of the firmware's kind
+        (PREFERS, "default m-\\6*\n", {}, None),
+    ],
+)
+def test_systemd_boot_prefers(
+    machine: Machine, info: str, conf: str, variables: dict[str, str], krel: str | None
+) -> None:
+    machine.systemd_boot()
+    machine.write("boot/loader/loader.conf", conf)
+    machine.variable("Something", "")
+    for name, value in {**variables, **({"LoaderInfo": info} if info else {})}.items():
+        machine.variable(name, value)
+    assert machine.ask().krel == krel
+
+
+def test_a_preferred_entry_that_failed_to_boot(machine: Machine) -> None:
+    machine.systemd_boot()
+    (machine.root / f"boot/loader/entries/m-{B}.conf").rename(machine.root / f"boot/loader/entries/m-{B}+0-3.conf")
+    machine.write("boot/loader/loader.conf", f"preferred m-{B}*\n")
+    machine.variable("LoaderInfo", PREFERS)
+    assert machine.ask().krel == A
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_variables_that_nobody_can_read(machine: Machine, mounted: bool) -> None:
+    """The default may be in them."""
+    machine.systemd_boot()
+    (machine.root / "sys/kernel").mkdir(parents=True)
+    (machine.root / EFIVARS).mkdir(parents=True)
+    if mounted:
+        machine.variable("Something", "")
+    assert machine.ask().krel == (B if mounted else None)
+    assert machine.ask().is_known == mounted
+
+
 def test_tries(machine: Machine) -> None:
     machine.systemd_boot()
     (machine.root / f"boot/loader/entries/m-{B}.conf").rename(machine.root / f"boot/loader/entries/m-{B}+2-1.conf")
