@@ -121,6 +121,9 @@ class BootGuardConfig:
     enabled: bool = True
     time_limit_s: Limit = 14 * 86400  # so long, and for so many boots, an older kernel is kept as the default;
     boot_limit: Limit = 10  # whichever comes first ends it
+    # Where kernel-install makes boot entries: a new kernel that is not ready gets none at first, for so long at most.
+    hold: bool = False
+    hold_limit_s: Limit = 86400
 
 
 @dataclass(frozen=True, slots=True)

@@ -529,6 +529,18 @@ class Hold:
     boots: int  # of the machine, since then
     boot_id: str  # of the last one that was counted
     why: Reason  # what the kernel lacks
+    instead_of: str = ""  # an entry of autokmod's that the boot loader may still be told, if it was killed in between
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """A new kernel that has no boot entry yet: kernel-install was stopped before it made one."""
+
+    kernel: str
+    image: str  # what kernel-install was given, to be given again
+    initrds: tuple[str, ...]
+    since: float  # s since epoch
+    why: Reason  # what the kernel lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,6 +551,7 @@ class GuardState:
     last_good: str | None = None  # the last kernel that was the default, and had all that is required
     given_up: tuple[str, ...] = ()  # kernels that were held back for as long as is allowed, and are not any more
     problem: Reason | None = None  # why nothing is done although something is required and lacking
+    kept_out: tuple[KeptOut, ...] = ()
 
 
 # ---- jobs ----------------------------------------------------------------------------------------

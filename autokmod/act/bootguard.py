@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from autokmod.act.initrd import AT_WORK
 from autokmod.errors import AutokmodError
 from autokmod.files import write_json
-from autokmod.model import GuardState, Reason
+from autokmod.model import GuardState, KeptOut, Reason
 from autokmod.observe.bootguard import guard_to_json
 from autokmod.paths import Paths
 from autokmod.run import run
 
 EDITENV = ("grub-editenv", "grub2-editenv")
 LIMIT_S = 60
+ENTRY_LIMIT_S = 900  # it makes an initrd
+LETS_IN = "AUTOKMOD_LETS_IN"  # our plugin does not stop kernel-install for the kernel that it names
 # What GRUB itself calls unwritable (check_writable of its 00_header): what it should change after a boot would stay.
 UNWRITABLE = frozenset({"btrfs", "cpiofs", "newc", "odc", "romfs", "squashfs", "squash4", "tarfs", "zfs"})
 
@@ -43,8 +46,23 @@ def tell_systemd_boot(paths: Paths, entry: str) -> None:
 
 def bootctl_cmd(entry: str, *, under_systemd: bool) -> tuple[str, ...]:
     """The kernel keeps EFI variables immutable, and our service has no right to change that: systemd has it done."""
-    outside = ("systemd-run", "--wait", "--collect", "--quiet", "--") if under_systemd else ()
+    outside = ("systemd-run", "--wait", "--pipe", "--collect", "--quiet", "--") if under_systemd else ()
     return (*outside, "bootctl", "set-default", entry)
+
+
+def add_entry(paths: Paths, kept: KeptOut) -> None:
+    """kernel-install once more, and not stopped this time. Raises GuardFailed, AutokmodError, OSError."""
+    krel = kept.kernel
+    images = (kept.image, f"/usr/lib/modules/{krel}/vmlinuz", f"/boot/vmlinuz-{krel}")
+    image = next((i for i in images if _is_file(paths, i)), None)
+    if image is None:
+        raise GuardFailed(f"{kept.image} is not there any more")
+    argv = ("kernel-install", "add", krel, image, *(i for i in kept.initrds if _is_file(paths, i)))
+    run(_inside(paths, argv), timeout_s=ENTRY_LIMIT_S, env={**AT_WORK, LETS_IN: krel})
+
+
+def _is_file(paths: Paths, inside: str) -> bool:
+    return paths.resolve(paths.at(inside.lstrip("/"))).is_file()
 
 
 def _is_there(paths: Paths, tool: str) -> bool:

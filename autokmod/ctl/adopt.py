@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from autokmod.act.adopt import Handover, adopt, preview_adopt, preview_release, release
+from autokmod.ctl.bootguard import BOOT_GUARD, release_boot_guard
 from autokmod.ctl.jobs import WHY, may_write_spool
 from autokmod.ctl.render import clean, reason_lines
 from autokmod.ctl.terminal import Output
@@ -32,12 +33,14 @@ def add_parser(sub: Any) -> None:
     )
     releasing = sub.add_parser(
         "release",
-        help="give DKMS its packages back",
-        description="Undo what 'autokmodctl adopt' did, and tell DKMS of the packages that came since. "
-        "Exit status: 0 also where nothing was adopted.",
+        help="give back what autokmod has taken",
+        description="dkms: undo what 'autokmodctl adopt' did, and tell DKMS of the packages that came since. "
+        "boot-guard: put the default boot entry back, and give kernels that are kept out of the boot menu their "
+        "entries, though they are not ready. "
+        "Exit status: 0 also where there is nothing to give back.",
     )
-    for parser, run in ((adopting, run_adopt), (releasing, run_release)):
-        parser.add_argument("name", metavar="dkms", choices=(DKMS,), help="whose packages")
+    for parser, run, names in ((adopting, run_adopt, (DKMS,)), (releasing, run_release, (DKMS, BOOT_GUARD))):
+        parser.add_argument("name", metavar="|".join(names), choices=names, help="what it is about")
         parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
         parser.set_defaults(run=run)
 
@@ -79,6 +82,8 @@ def _tell_queue(paths: Paths, output: Output) -> None:
 
 def run_release(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
+    if args.name == BOOT_GUARD:
+        return release_boot_guard(paths, output, dry_run=args.dry_run)
     if args.dry_run:
         found = preview_release(paths, args.name)
     else:

@@ -168,8 +168,20 @@ def error_lines(placement: Placement, style: Style, *, indent: str, limit: int =
 # ---- the boot guard -------------------------------------------------------------------------------
 
 
+def guard_sentences(state: GuardState, limits: BootGuardConfig) -> tuple[str, ...]:
+    """Lines of `status`; none where there is nothing to say."""
+    return tuple(s for s in (guard_sentence(state, limits), kept_out_sentence(state, limits)) if s is not None)
+
+
+def kept_out_sentence(state: GuardState, limits: BootGuardConfig) -> str | None:
+    if not state.kept_out:
+        return None
+    each = ", ".join(f"{k.kernel} ({k.why.text})" for k in state.kept_out)
+    bound = f"until they are ready, or for {limits.hold_limit_s / 3600:g} hours"
+    return f"boot guard: no boot entry yet: {each}; {bound}"
+
+
 def guard_sentence(state: GuardState, limits: BootGuardConfig) -> str | None:
-    """One line of `status`; None where there is nothing to say."""
     hold = state.hold
     if hold is not None:
         left = f"given up after {limits.time_limit_s / 86400:g} days or {limits.boot_limit} boots"

@@ -78,7 +78,7 @@ def _tell_machine(paths: Paths, view: View, statuses: Sequence[KernelStatus], ou
         neighbours = {} if full else {"neighbours": [to_json(n) for n in find_neighbours(paths)]}
         output.data({**_machine_json(view, statuses), **neighbours})
     else:
-        guard = [clean(view.guard_line)] if view.guard_line else []
+        guard = [clean(line) for line in view.guard_lines]
         neighbour_lines = () if full else _neighbour_lines(paths, output)
         output.lines([*machine_lines(statuses, output.style, full=full), *guard, *neighbour_lines])
         _tell_empty(paths, view, output)

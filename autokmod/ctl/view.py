@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
-from autokmod.ctl.render import guard_sentence
+from autokmod.ctl.render import guard_sentences
 from autokmod.ctl.terminal import Output, choose_style, json_mode
 from autokmod.errors import ConfigError, FormatError, UnknownKernel, UsageError
 from autokmod.jobs.machine import read_machine_and_next
@@ -24,6 +24,7 @@ from autokmod.paths import Paths
 # Exit codes of status and ready, systemctl's: the others are those of the errors.
 OK, FAILED, NOT_READY, UNKNOWN = 0, 1, 3, 4
 DETACHED = 130
+GUARD_DAMAGED = "boot guard: what was written down of it is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class View:
     config_error: ConfigError | None
     next_boot: NextBoot
     guard: GuardState | None  # None: what was written down of it cannot be read
-    guard_line: str | None
+    guard_lines: tuple[str, ...]
 
     def kernel(self, krel: str) -> KernelStatus:
         """Raises UnknownKernel."""
@@ -73,8 +74,8 @@ def take_view(paths: Paths) -> View:
     jobs = read_jobs(paths, config.retry, now)
     statuses, next_boot = read_machine_and_next(paths, config, jobs, now)
     guard = _guard(paths)
-    line = guard_sentence(guard, config.boot_guard) if guard else "boot guard: what was written down of it is damaged"
-    return View(statuses, jobs, is_daemon_running(paths), error, next_boot, guard, line)
+    lines = guard_sentences(guard, config.boot_guard) if guard else (GUARD_DAMAGED,)
+    return View(statuses, jobs, is_daemon_running(paths), error, next_boot, guard, lines)
 
 
 def _guard(paths: Paths) -> GuardState | None:

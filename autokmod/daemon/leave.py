@@ -12,9 +12,10 @@ from autokmod.paths import Paths
 
 
 def run_leave(paths: Paths) -> int:
-    """0 when no kernel is kept as the default in another's place, else 1."""
+    """0 when no kernel is kept as the default in another's place, and none out of the boot menu, else 1."""
     guard_boot(paths, Config(boot_guard=BootGuardConfig(enabled=False)), time.time())
     try:
-        return 0 if read_guard(paths).hold is None else 1
+        state = read_guard(paths)
     except FormatError:
         return 1
+    return 0 if state.hold is None and not state.kept_out else 1

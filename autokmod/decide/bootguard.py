@@ -90,7 +90,8 @@ def _hold(state: GuardState, wanted: str, facts: GuardFacts, since: Hold | None 
         return GuardStep(Move.NONE, replace(state, hold=None, problem=facts.obstacle))
     before, begun, boots = (since.before, since.since, since.boots) if since else (facts.told, facts.now, 0)
     loader = facts.wanted.loader
-    hold = Hold(wanted, keeps, loader, facts.entries[keeps], before, begun, boots, facts.boot_id, why)
+    former = since.entry if since else ""
+    hold = Hold(wanted, keeps, loader, facts.entries[keeps], before, begun, boots, facts.boot_id, why, former)
     text = f"{keeps} is kept as the default, as {wanted} is not ready: {why.text}"
     return GuardStep(Move.HOLD, replace(state, hold=hold), hold.entry, text)
 

@@ -15,6 +15,7 @@ from autokmod.decide.nextboot import (
     find_loader,
     from_entries,
     from_menu,
+    is_preferring,
     krel_of_entry,
     unknown,
 )
@@ -43,6 +44,20 @@ def view_loader(look: BootLook, krels: Sequence[str], hold: Hold | None) -> Load
     return _view_grub(look, krels, mine) if loader == GRUB else _view_systemd_boot(look, krels, mine)
 
 
+def _ours(hold: Hold) -> tuple[str, ...]:
+    """What the boot loader is told while it is autokmod that told it. Whoever chose the same kernel in other words
+    means it, and keeps it."""
+    return (hold.entry, hold.instead_of) if hold.instead_of else (hold.entry,)
+
+
+def find_listed(look: BootLook, krels: Sequence[str]) -> frozenset[str]:
+    """Of which kernels any entry is there, whoever would read it: rather one too many."""
+    entries = (*(look.systemd_boot.entries if look.systemd_boot else ()), *(look.grub.entries if look.grub else ()))
+    found = {krel_of_entry(look, entry, krels) for entry in entries}
+    found |= {k for k in krels if look.grub is not None and k in look.grub.script}
+    return frozenset(k for k in found if k is not None)
+
+
 # ---- GRUB ----------------------------------------------------------------------------------------
 
 
@@ -50,7 +65,7 @@ def _view_grub(look: BootLook, krels: Sequence[str], hold: Hold | None) -> Loade
     assert look.grub is not None
     told = look.grub.env.get(SAVED, "")
     now = _grub_default(look, krels, told)
-    is_ours = hold is not None and (told == hold.entry or now.krel == hold.keeps)
+    is_ours = hold is not None and told in _ours(hold)
     wanted = _grub_default(look, krels, hold.before) if hold is not None and is_ours else now
     choices = _grub_choices(look, krels)
     entries = {krel: spec for krel, spec in choices.items() if _grub_default(look, krels, spec).krel == krel}
@@ -96,14 +111,22 @@ def _grub_obstacle(look: BootLook) -> Reason:
 def _view_systemd_boot(look: BootLook, krels: Sequence[str], hold: Hold | None) -> LoaderView:
     assert look.systemd_boot is not None
     told = look.systemd_boot.default_variable
-    is_ours = hold is not None and told.lower() == hold.entry.lower()
+    is_unseen = bool(look.is_efi) and not look.has_variables
+    is_ours = hold is not None and (is_unseen or told.lower() in map(str.lower, _ours(hold)))
     without = hold.before if hold is not None and is_ours else told
-    obstacle = (
-        None
-        if look.is_efi
-        else Reason("guard-no-efi", "systemd-boot takes its default from EFI variables, and there are none")
+    return LoaderView(
+        _systemd_default(look, krels, without), _systemd_entries(look, krels), told, is_ours, _systemd_obstacle(look)
     )
-    return LoaderView(_systemd_default(look, krels, without), _systemd_entries(look, krels), told, is_ours, obstacle)
+
+
+def _systemd_obstacle(look: BootLook) -> Reason | None:
+    assert look.systemd_boot is not None
+    if not look.is_efi or not look.has_variables:
+        return Reason("guard-no-efi", "systemd-boot takes its default from EFI variables, and there are none")
+    preferred = look.systemd_boot.preferred_variable or look.systemd_boot.preferred
+    if preferred and is_preferring(look) is not False:
+        return Reason("guard-preferred", f"systemd-boot prefers {preferred!r}, whatever the default is")
+    return None
 
 
 def _systemd_default(look: BootLook, krels: Sequence[str], variable: str) -> NextBoot:

@@ -20,6 +20,7 @@ from autokmod.decide.readiness import required_problems
 from autokmod.errors import AutokmodError, FormatError
 from autokmod.events import Event
 from autokmod.files import locked, set_aside
+from autokmod.jobs.keepout import tend_door
 from autokmod.model import GuardState, KernelState, Reason
 from autokmod.observe.bootguard import read_guard
 from autokmod.observe.machine import look_at_kernels
@@ -43,6 +44,20 @@ def guard_boot(paths: Paths, config: Config, now: float) -> None:
         log.error(f"boot guard: {exc}", kind=Event.GUARD_FAILED)
 
 
+def release_guard(paths: Paths, config: Config, now: float) -> tuple[GuardState, GuardState]:
+    """All that is kept is given back, whatever the kernels lack; the states before and after. The kernel that was held
+    back is left alone until it has been ready once. Raises AutokmodError, OSError."""
+    off = replace(config, boot_guard=replace(config.boot_guard, enabled=False))
+    with locked(paths.lock):
+        before = _read(paths)
+        _guard(paths, off, now)
+        after = read_guard(paths)
+        if before.hold is not None and after.hold is None:
+            after = replace(after, given_up=(*after.given_up, before.hold.kernel))
+            write_guard(paths, after)
+    return before, after
+
+
 def is_concerned(paths: Paths, config: Config) -> bool:
     """Where nothing is required and nothing is held, it does not even look."""
     required = config.boot_guard.enabled and any(package.required for _, package in config.packages)
@@ -51,10 +66,14 @@ def is_concerned(paths: Paths, config: Config) -> bool:
 
 def _guard(paths: Paths, config: Config, now: float) -> None:
     state = _read(paths)
+    tended = tend_door(paths, config, state, now)
+    if tended != state:
+        write_guard(paths, state := tended)
     look = look_at_boot(paths)
-    step = decide_guard(state, _facts(paths, config, look, state, now), config.boot_guard)
+    facts = _facts(paths, config, look, state, now)
+    step = decide_guard(state, facts, config.boot_guard)
     if step.tell is not None:
-        _carry_out(paths, look, state, step)
+        _carry_out(paths, look, state, step, facts.told)
     elif step.state != state:
         write_guard(paths, step.state)
     _say(state, step)
@@ -107,7 +126,7 @@ def _boot_id(paths: Paths) -> str:
         return ""
 
 
-def _carry_out(paths: Paths, look: BootLook, before: GuardState, step: GuardStep) -> None:
+def _carry_out(paths: Paths, look: BootLook, before: GuardState, step: GuardStep, told_before: str) -> None:
     """Raises GuardFailed where what is read back afterwards is something else: then all is as it was."""
     hold = step.state.hold or before.hold
     assert hold is not None
@@ -120,10 +139,22 @@ def _carry_out(paths: Paths, look: BootLook, before: GuardState, step: GuardStep
         if told != step.tell:
             raise GuardFailed(f"it was told {step.tell!r}, and has {told!r}")
     except (AutokmodError, OSError) as exc:
-        why = Reason("guard-failed", str(exc))
-        write_guard(paths, replace(before, problem=why))
+        left = _put_back(paths, look, hold.loader, told_before)
+        write_guard(paths, replace(before, problem=Reason("guard-failed", f"{exc}{left}")))
         raise
     write_guard(paths, step.state)
+
+
+def _put_back(paths: Paths, look: BootLook, loader: str, entry: str) -> str:
+    """After a failure: what could not be undone of it, if anything."""
+    told = _told(paths, loader)
+    if told == entry:
+        return ""
+    try:
+        _tell(paths, look, loader, entry)
+    except (AutokmodError, OSError) as exc:
+        return f"; it has {told!r} now, and {entry!r} could not be put back: {exc}"
+    return ""
 
 
 def _tell(paths: Paths, look: BootLook, loader: str, entry: str) -> None:

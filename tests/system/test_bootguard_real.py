@@ -139,6 +139,7 @@ def test_its_bounds(world: World) -> None:
         ("default-0", "guard-not-saved"),
         ("no-grubenv", "guard-no-grubenv"),
         ("odd-grubenv", "guard-grubenv-odd"),
+        ("damaged-grubenv", "next-boot-unknown"),
         ("no-kernel", "guard-no-kernel"),
     ],
 )
@@ -151,6 +152,8 @@ def test_refuses_and_says_why(world: World, what: str, kind: str) -> None:
         env.unlink()
     if what == "odd-grubenv":
         env.write_bytes(env.read_bytes()[:1000])
+    if what == "damaged-grubenv":
+        env.write_bytes(b"# GRUB Environment Clock\n".ljust(1024, b"#"))
     before = env.read_bytes() if env.exists() else None
     if what != "no-kernel":
         world.job(world.older)
@@ -158,7 +161,7 @@ def test_refuses_and_says_why(world: World, what: str, kind: str) -> None:
     state = read_guard(disk.paths)
     assert (state.hold, state.problem.kind if state.problem else "") == (None, kind)
     assert (env.read_bytes() if env.exists() else None) == before
-    assert world.next_boot().krel == world.newer
+    assert world.next_boot().krel == (None if what == "damaged-grubenv" else world.newer)
     assert "boot guard: cannot help" in world.ctl("status").stdout
 
 
@@ -184,3 +187,85 @@ def test_a_kill_between_writing_and_telling(world: World, tmp_path: Path) -> Non
     disk.chroot("grub-editenv", "/boot/grub/grubenv", "unset", "saved_entry")
     world.job(world.newer)
     assert world.next_boot().krel == world.older
+
+
+def held(world: World) -> str:
+    """The entry that is told."""
+    world.disk.configure("saved")
+    world.disk.chroot("grub-editenv", "/boot/grub/grubenv", "create")
+    world.job(world.older)
+    world.job(world.newer)
+    hold = read_guard(world.disk.paths).hold
+    assert hold is not None
+    return hold.entry
+
+
+def test_the_same_kernel_in_a_persons_words_stays(world: World) -> None:
+    """What somebody chose meanwhile is theirs, though it leads to the kernel that is kept, and all is mended."""
+    assert held(world) != "1>2"
+    world.disk.chroot("grub-editenv", "/boot/grub/grubenv", "set", "saved_entry=1>2")
+    assert world.next_boot().krel == world.older
+    world.job(world.newer)
+    world.mend()
+    assert world.job(world.newer).result == "done"
+    assert (world.disk.grubenv(), world.next_boot().krel) == ("saved_entry=1>2\n", world.older)
+    assert read_guard(world.disk.paths).hold is None
+
+
+def test_a_tool_that_writes_something_else(world: World) -> None:
+    """What is read back is not what was told: the default is put back to what it was, and status says why."""
+    disk = world.disk
+    disk.configure("saved")
+    disk.chroot("grub-editenv", "/boot/grub/grubenv", "create")
+    tool = disk.path / "usr/bin/grub-editenv"
+    tool.rename(tool.with_name("grub-editenv.real"))
+    tool.write_text('#!/bin/sh\n[ "$2" != set ] || set -- "$1" set "$3-and-more"\nexec grub-editenv.real "$@"\n')
+    tool.chmod(0o755)
+    world.job(world.older)
+    world.job(world.newer)
+    state = read_guard(disk.paths)
+    assert (state.hold, state.problem.kind if state.problem else "") == (None, "guard-failed")
+    assert (disk.grubenv(), world.next_boot().krel) == ("", world.newer)
+
+
+def test_given_back_by_hand(world: World) -> None:
+    """And not kept again before the kernel has been ready once."""
+    held(world)
+    done = world.ctl("release", "boot-guard")
+    assert (done.returncode, done.stdout) == (0, f"{world.older} is not kept as the default any more\n")
+    assert (world.disk.grubenv(), world.next_boot().krel) == ("", world.newer)
+    world.job(world.newer)
+    assert world.next_boot().krel == world.newer
+    assert f"given up on {world.newer}" in world.ctl("status").stdout
+
+
+def test_two_required_packages(world: World) -> None:
+    """It takes both."""
+    disk = world.disk
+    files = {"dkms.conf": CONF.replace("guarded", "second"), "make.sh": MAKE, "second.c": SOURCE}
+    second = disk.root.add_source(
+        "second", "1", {**files, "Makefile": "obj-m := second.o\n", f"broken-{world.newer}": ""}
+    )
+    both = Config(packages=(*REQUIRED.packages, ("second", PackageConfig(required=True))))
+    disk.configure("saved")
+    disk.chroot("grub-editenv", "/boot/grub/grubenv", "create")
+    world.job(world.older, both)
+    world.job(world.newer, both)
+    assert world.next_boot().krel == world.older
+    world.mend()
+    world.job(world.newer, both)
+    assert world.next_boot().krel == world.older
+    (second / f"broken-{world.newer}").unlink()
+    world.job(world.newer, both)
+    assert (disk.grubenv(), world.next_boot().krel) == ("", world.newer)
+
+
+def test_what_is_kept_is_removed_meanwhile(world: World) -> None:
+    """There is no other that is ready: the default is what it would be, not an entry that leads nowhere."""
+    held(world)
+    world.disk.root.remove_kernel(world.older)
+    for file in world.disk.paths.boot.glob(f"*{world.older}*"):
+        file.unlink()
+    world.disk.configure("saved")
+    world.job(world.newer)
+    assert (world.disk.grubenv(), world.next_boot().krel) == ("", world.newer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,16 @@ from autokmod.act.bootguard import bootctl_cmd
 from autokmod.config import BootGuardConfig
 from autokmod.ctl.render import guard_sentence
 from autokmod.decide.bootguard import GuardFacts, GuardStep, Move, decide_guard
+from autokmod.decide.guardview import view_loader
 from autokmod.files import write_json
 from autokmod.jsonvalue import to_json
 from autokmod.model import GuardState, Hold, NextBoot, Reason
 from autokmod.observe.bootguard import guard_to_json, read_guard
+from autokmod.observe.nextboot import EFIVARS, look_at_boot
 from autokmod.paths import Paths
+from tests.unit.test_nextboot import A as OLDER
+from tests.unit.test_nextboot import B as NEWER
+from tests.unit.test_nextboot import Machine
 
 A, B, C = "6.1.0-54", "6.1.0-55", "6.1.0-56"
 LIMITS = BootGuardConfig(time_limit_s=1000, boot_limit=3)
@@ -163,6 +169,55 @@ def test_a_newer_kernel_comes_meanwhile() -> None:
     step = decide_guard(HELD, given, LIMITS)
     assert step.move is Move.NONE
     assert step.state.hold == replace(HOLD, kernel=newer, why=Reason("build-failed", "again"))
+
+
+def test_what_it_had_told_before_is_known_while_it_tells_another(tmp_path: Path) -> None:
+    """Killed after a new hold was written down and before the boot loader was told: that entry is nobody else's choice,
+    to be put back one day."""
+    machine = Machine(tmp_path)
+    machine.systemd_boot()
+    machine.variable("LoaderInfo", "systemd-boot 252")
+    changed = decide_guard(HELD, replace(held(takes(C), A, B), entries={A: "new.conf"}), LIMITS).state.hold
+    assert changed is not None
+    assert (changed.entry, changed.before) == ("new.conf", "")
+    for told, is_ours in (("new.conf", True), (HOLD.entry, True), ("a person's.conf", False), ("", False)):
+        machine.variable("LoaderEntryDefault", told)
+        hold = replace(changed, loader="systemd-boot")
+        assert view_loader(look_at_boot(machine.paths), (A, B, C), hold).is_ours == is_ours
+
+
+def test_variables_that_cannot_be_read_for_now(tmp_path: Path) -> None:
+    """What is kept is not forgotten for that: who would put the default back?"""
+    machine = Machine(tmp_path)
+    machine.systemd_boot()
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    (tmp_path / EFIVARS).mkdir(parents=True)
+    view = view_loader(look_at_boot(machine.paths), (A, B), replace(HOLD, loader="systemd-boot"))
+    assert view.is_ours
+    assert view.obstacle is not None
+
+
+def test_the_same_kernel_in_other_words_is_somebodys_choice(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.grub()
+    for told, is_ours in (("old", True), ("1", False), ("new", False)):
+        machine.save(told)
+        hold = replace(HOLD, kernel=NEWER, keeps=OLDER, entry="old")
+        assert view_loader(look_at_boot(machine.paths), (OLDER, NEWER), hold).is_ours == is_ours
+
+
+def test_a_preferred_entry_is_in_the_way(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.systemd_boot()
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    machine.write("boot/loader/loader.conf", f"preferred m-{NEWER}*\n")
+    kinds = {}
+    for info in ("systemd-boot 259", "systemd-boot 260"):
+        machine.variable("LoaderInfo", info)
+        view = view_loader(look_at_boot(machine.paths), (OLDER, NEWER), None)
+        kinds[info] = view.obstacle.kind if view.obstacle else None
+        assert (OLDER in view.entries) == (view.obstacle is None)
+    assert kinds == {"systemd-boot 259": None, "systemd-boot 260": "guard-preferred"}
 
 
 KRELS = st.sampled_from([A, B, C])
