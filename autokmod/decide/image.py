@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from autokmod.model import Reason
@@ -56,6 +56,12 @@ def judge_image(
         for name, standing in sorted(expected.items())
         if (reason := _judge(name, standing, carried.get(name, ()), digests, index, opaque)) is not None
     }
+
+
+def left_over(ours: Collection[str], standing: Collection[str]) -> dict[str, Reason]:
+    """Kernel name → what is wrong with it. `ours`: the image carries them where autokmod places modules."""
+    gone = sorted(frozenset(ours).difference(standing))
+    return {name: Reason("initrd-left-over", f"it still carries {name}, which is placed no more") for name in gone}
 
 
 def _judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -123,6 +124,18 @@ def test_one_run_for_all_that_changed_and_none_for_nothing(world: World) -> None
     add_module(world.root, "rootdrv", "two")
     assert word(world.reconcile()).kind == "initrd-refreshed"
     assert world.runs == 3
+
+
+def test_a_package_that_goes_leaves_the_image(world: World) -> None:
+    """The generator's configuration may go on naming it."""
+    assert world.reconcile().initrd_modules == ("rootdrv",)
+    shutil.rmtree(world.root.path / "usr/src/rootdrv-1")
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind, record.initrd_modules) == (True, "initrd-refreshed", ())
+    assert "rootdrv" not in read_carried(str(world.image()), world.krel, ()).modules
+    assert world.runs == 2
+    assert word(world.reconcile()).kind == "initrd-refreshed"
+    assert world.runs == 2
 
 
 def test_dracut(world: World) -> None:

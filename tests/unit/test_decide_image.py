@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from autokmod.decide.image import Claims, Standing, belonging, judge_image
+from autokmod.decide.image import Claims, Standing, belonging, judge_image, left_over
 
 STANDING = {"drv": Standing("updates/autokmod/p/drv.ko.xz", "d1"), "lib": Standing("updates/autokmod/p/lib.ko", "d2")}
 INDEX = b"updates/autokmod/p/drv.ko: updates/autokmod/p/lib.ko\nupdates/autokmod/p/lib.ko:\nkernel/drv.ko:\n"
@@ -65,3 +65,8 @@ def test_judged(
 ) -> None:
     found = judge_image({"drv": STANDING["drv"]}, carried, digests, index, opaque)
     assert [r.kind for r in found.values()] == ([wanted] if wanted else [])
+
+
+def test_what_went_is_left_over() -> None:
+    assert left_over(names("drv", "gone"), STANDING).keys() == {"gone"}
+    assert not left_over(names("drv"), STANDING)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.config import Config
-from autokmod.decide.image import OPAQUE, Claims, Standing, belonging, judge_image
+from autokmod.decide.image import OPAQUE, Claims, Standing, belonging, judge_image, left_over
 from autokmod.errors import FormatError
 from autokmod.model import KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.blob import read_blob
 from autokmod.observe.image.carried import Carried, MadeForOther, read_carried
 from autokmod.observe.image.named import read_named
 from autokmod.observe.modtree import read_needs
-from autokmod.paths import Paths
+from autokmod.paths import OWN, WEAK, Paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Looking:
         expected = self.expected(record, (*carried.modules, *before))
         here = {name: standing[name] for name in expected}
         wrong = judge_image(here, carried.modules, carried.digests, carried.index, carried.opaque)
+        wrong |= left_over(_ours(carried), standing)
         problems = damage or tuple(wrong.values())
         return Examined(expected, problems, carried.made_by, None if damage else frozenset(wrong), carried.laid_over)
 
@@ -86,6 +87,12 @@ class Looking:
         """What good images of other kernels carry: this one's may have been made before the module was there."""
         others = (r for krel, r in self.records().items() if krel != self.krel and r.initrd_ok)
         return frozenset(m for r in others for m in r.initrd_modules)
+
+
+def _ours(carried: Carried) -> frozenset[str]:
+    """By where they are: whatever name the kernel's own modules have, they are somewhere else."""
+    rooms = (f"{OWN}/", f"{WEAK}/")
+    return frozenset(name for name, paths in carried.modules.items() if any(p.startswith(rooms) for p in paths))
 
 
 def read_standing(paths: Paths, record: KernelRecord) -> dict[str, Standing]:
