@@ -56,6 +56,16 @@ def read_kernel(paths: Paths, krel: str) -> Kernel:
     return _read(paths, krel)
 
 
+def is_remains(kernel: Kernel) -> bool:
+    """What a removed linux-image of Debian leaves until it is purged: depmod's index and nothing else."""
+    if kernel.state is not KernelState.HEADERS_ONLY:
+        return False
+    try:
+        return all(e.name.startswith("modules.") and e.is_file() for e in os.scandir(kernel.modulesd))
+    except OSError:
+        return False
+
+
 def _read(paths: Paths, krel: str) -> Kernel:
     modulesd = paths.modulesd(krel)
     kdir, header_problems = _headers(paths, krel)

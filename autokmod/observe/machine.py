@@ -17,7 +17,7 @@ from autokmod.model import Kernel, KernelRecord, PlacedFile, Placement, Reason
 from autokmod.observe.beside import find_missing
 from autokmod.observe.boot import read_boot
 from autokmod.observe.initrd import find_image, identify
-from autokmod.observe.kernels import find_kernels
+from autokmod.observe.kernels import find_kernels, is_remains
 from autokmod.observe.records import read_record
 from autokmod.observe.secureboot import read_firmware
 from autokmod.observe.sight import Sight, Source
@@ -30,7 +30,8 @@ LOCKS = Path("/proc/locks")  # proc(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:
 def look_at_kernels(paths: Paths, now: float) -> tuple[Sight, ...]:
     sources = find_sources(paths)
     running = os.uname().release if paths.root == Path("/") else None
-    sights = tuple(_look(paths, kernel, sources, running, now) for kernel in find_kernels(paths))
+    kernels = (kernel for kernel in find_kernels(paths) if not is_remains(kernel))
+    sights = tuple(_look(paths, kernel, sources, running, now) for kernel in kernels)
     boot = read_boot(paths) if running is not None else None
     return _with_firmware(paths, tuple(replace(s, boot_id=boot.id) if boot and s.running else s for s in sights))
 

@@ -155,6 +155,14 @@ def test_headers_alone(paths: Paths) -> None:
     assert outcome(look(paths)["6.1.0-57-amd64"]) == (Readiness.WAITING, ["headers-only"])
 
 
+def test_what_a_removed_package_leaves_is_no_kernel(paths: Paths) -> None:
+    add_kernel(paths, "6.1.0-57-amd64", modules=False, image=False, headers=False)
+    (paths.modulesd("6.1.0-57-amd64") / "modules.dep").write_text("")
+    assert sorted(look(paths)) == [A, B]
+    (paths.modulesd("6.1.0-57-amd64") / "updates").mkdir()
+    assert sorted(look(paths)) == [A, B, "6.1.0-57-amd64"]
+
+
 def test_a_queued_job(paths: Paths) -> None:
     Spool(paths).add(Verb.RECONCILE, A, "admin")
     assert outcome(look(paths)[A]) == (Readiness.PENDING, ["job-queued"])
