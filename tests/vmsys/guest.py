@@ -38,6 +38,18 @@ class Guest:
         self.machine.reboot(into, command)
         self.come_to_rest()
 
+    def cut_power(self, then: str) -> None:
+        """In the middle of whatever it does; `then` is booted next."""
+        self.machine.cut_power()
+        self.machine.power_on(then)
+
+    def load_in_initrd(self, module: str) -> None:
+        """From the next image on, which is counted, whoever has it made."""
+        counter = '#!/bin/sh\n[ "$1" = prereqs ] || logger -t initrd-made "$version"\n'
+        hook = "/etc/initramfs-tools/hooks/counter"
+        self.sh(f"printf %s {shlex.quote(counter)} >{hook} && chmod +x {hook}")
+        self.sh(f"echo {module} >>/etc/initramfs-tools/modules")
+
     def come_to_rest(self) -> None:
         """After a boot: every unit has started, none has failed, and nothing is queued any more."""
         state = self.run("systemctl is-system-running --wait").output.strip()
@@ -60,6 +72,15 @@ class Guest:
         matches = [f"MESSAGE_ID={event}", *(f"AUTOKMOD_{k.upper()}={v}" for k, v in fields.items())]
         lines = self.sh(f"journalctl --no-pager -q -o json {shlex.join(matches)}").splitlines()
         return [json.loads(line) for line in lines]
+
+    def booted(self, krel: str) -> dict[str, str]:
+        """What autokmod says of the running kernel's modules, in this boot."""
+        check = self.status(krel)["booted"]
+        assert check["boot_id"] == self.sh("cat /proc/sys/kernel/random/boot_id").strip()
+        return {m["module"]: m["state"] for m in check["modules"]}
+
+    def initrds_made(self, krel: str) -> int:
+        return self.sh("journalctl --no-pager -q -o cat -t initrd-made").split().count(krel)
 
     # ---- waiting
 
@@ -103,6 +124,16 @@ class Guest:
         assert path.is_relative_to(f"/lib/modules/{krel}/{room}/autokmod"), path
         real = PurePosixPath(self.sh(f"readlink -e {path}").strip())
         assert real.is_relative_to(f"/usr/lib/modules/{owner or krel}/updates/autokmod"), real
+
+    def prove_early(self, module: str) -> None:
+        """It was loaded before the root file system was mounted, and is the one that stands on disk."""
+        said = self.sh("journalctl --no-pager -q -k -b -o cat").splitlines()
+        loaded, mounted = f"{module}: loading out-of-tree module taints kernel.", "EXT4-fs (vda): mounted filesystem"
+        marks = [mark for line in said for mark in (loaded, mounted) if line.startswith(mark)]
+        assert marks == [loaded, mounted], said
+        note = ".note.gnu.build-id"
+        self.sh(f"objcopy --dump-section {note}=/run/id $(modinfo -F filename {module}) /dev/null")
+        self.sh(f"cmp /run/id /sys/module/{module}/notes/{note}")
 
     def nothing_dangles(self) -> None:
         assert self.sh("find /lib/modules/ -xtype l -path '*autokmod*'") == ""

@@ -122,6 +122,8 @@ class Machine:
     def _read_boot(self, krel: str) -> tuple[Path, Path]:
         """Raises MachineError."""
         kernel, initrd = self.scratch / "vmlinuz", self.scratch / "initrd"
+        # After a power cut the newest of it is in the journal, where the kernel would look first and debugfs does not.
+        run(["e2fsck", "-p", "-E", "journal_only", str(self.disk)])
         for target, name in ((kernel, f"vmlinuz-{krel}"), (initrd, f"initrd.img-{krel}")):
             target.unlink(missing_ok=True)
             run(["debugfs", "-R", f"dump /boot/{name} {target}", str(self.disk)])
