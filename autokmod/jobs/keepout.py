@@ -56,8 +56,12 @@ def keep_out(paths: Paths, config: Config, krel: str, image: str, initrds: Seque
         if others + mine != state.kept_out:
             write_guard(paths, replace(state, kept_out=others + mine))
     if why is not None and kept is None:
-        log.warning(f"boot guard: {krel} gets no boot entry yet: {why.text}", kind=Event.GUARD_KEEPS_OUT, krel=krel)
+        say_kept_out(krel, why)
     return why
+
+
+def say_kept_out(krel: str, why: Reason) -> None:
+    log.warning(f"boot guard: {krel} gets no boot entry yet: {why.text}", kind=Event.GUARD_KEEPS_OUT, krel=krel)
 
 
 def is_kept_out(paths: Paths, krel: str) -> bool:

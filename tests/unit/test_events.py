@@ -35,10 +35,11 @@ from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
 from autokmod.jobs.initrd.say import FAILED, RESTORED, UNTOLD
+from autokmod.jobs.keepout import say_kept_out, tend_door
 from autokmod.jobs.ledger import Ledger
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.spool import Spool
-from autokmod.model import DecisionKind, GuardState, Job, JobResult, KernelRecord, Placement, Reason, Verb
+from autokmod.model import DecisionKind, GuardState, Job, JobResult, KeptOut, KernelRecord, Placement, Reason, Verb
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 from tests.unit import test_booted as boot
@@ -232,6 +233,14 @@ def guarded(state: GuardState, **changes: Any) -> Callable[[Paths], None]:
     return lambda _: say_guard(state, decide_guard(state, replace(facts, **changes), limits))
 
 
+def kept_out(paths: Paths) -> None:
+    say_kept_out(A, guard.WHY)
+
+
+def let_in(paths: Paths) -> None:
+    tend_door(paths, Config(), GuardState(kept_out=(KeptOut(A, "/boot/vmlinuz", (), NOW, guard.WHY),)), NOW)
+
+
 def came_up(*loaded: str) -> Callable[[Paths], None]:
     def work(paths: Paths) -> None:
         boot.add_modules(paths)
@@ -334,6 +343,8 @@ EMITTERS: list[tuple[Event, Callable[[Paths], None]]] = [
     (Event.GUARD_RELEASED, guarded(guard.HELD, facts=HOLD, required=False)),
     (Event.GUARD_GAVE_UP, guarded(guard.HELD, facts=HOLD, now=1100.0)),
     (Event.GUARD_FAILED, guarded(GuardState(), obstacle=Reason("guard-unwritable", "btrfs"))),
+    (Event.GUARD_KEEPS_OUT, kept_out),
+    (Event.GUARD_LETS_IN, let_in),
     (Event.BOOT_AS_PROMISED, came_up("one", "two")),
     (Event.BOOT_DIFFERS, came_up()),
     (Event.JOB_FAILED, job_fails),
