@@ -15,8 +15,10 @@ from typing import Protocol
 
 import pytest
 
+from autokmod import journal
 from tests import realroot
 from tests.corpus import CHECKOUT, Corpus
+from tests.journaldhere import Fields, Heard, Journald
 
 # A shell starts what it puts into the background with SIGINT ignored, and every child would inherit that: Ctrl-C could
 # not be tested. Python's own handler is not inherited, so that children begin with the default.
@@ -56,6 +58,22 @@ def real_root(corpus: Corpus) -> Iterator[MakeRoot]:
             return stack.enter_context(realroot.made(scratch, corpus, kernels=kernels, packages=packages))
 
         yield make
+
+
+@pytest.fixture
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
+    journald = Journald(tmp_path_factory.mktemp("journald") / "socket")
+    journal.setup(journald=True, socket_path=journald.path)
+    ends: list[list[Fields]] = []
+
+    def end() -> list[Fields]:
+        journal.setup()
+        if not ends:
+            ends.append(journald.close())
+        return ends[0]
+
+    yield end
+    end()
 
 
 @pytest.fixture(scope="session", autouse=True)

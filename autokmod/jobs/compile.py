@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from autokmod.act.build import build_package
@@ -17,6 +18,7 @@ from autokmod.decide.duration import expected_s
 from autokmod.decide.facts import Facts
 from autokmod.errors import AutokmodError
 from autokmod.files import locked_at_once
+from autokmod.jobs.output import tell_output
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Package, Reason
 from autokmod.observe.tree import read_tree
@@ -44,8 +46,9 @@ class Compiling:
         In one's turn. `depends`: package id → the builds to build upon.
         """
         todo = sorted(packages, key=lambda p: self._expected_s(facts, p), reverse=True)
+        contexts = [copy_context() for _ in todo]  # whose job it is, for what is said on the pool's threads
         with ThreadPoolExecutor(max_workers=self.tokens.tokens) as pool:  # more would wait, in any order
-            reasons = pool.map(lambda p: self._build(facts, p, depends.get(p.id, ())), todo)
+            reasons = pool.map(lambda p, c: c.run(self._build, facts, p, depends.get(p.id, ())), todo, contexts)
             return dict(zip((facts.keys[p.id] for p in todo), reasons, strict=True))
 
     def _expected_s(self, facts: Facts, package: Package) -> float:
@@ -74,6 +77,8 @@ class Compiling:
             build = self._compile(facts, package, depends)
         except (AutokmodError, OSError) as exc:
             return Reason("build-impossible", f"it could not be built: {exc}")
+        if build.directory:  # one that was cancelled is not kept
+            tell_output(build)
         how = "built" if build.ok else "failed"
         self.progress(f"{how} {package.id} for {facts.kernel.krel} in {build.duration_s:.1f} s")
         return None

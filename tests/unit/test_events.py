@@ -6,9 +6,7 @@ What is asserted are entries as they arrive at journald's socket.
 from __future__ import annotations
 
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from autokmod import journal
 from autokmod.config import Config, PackageConfig, StoreConfig
 from autokmod.config_load import load_config
 from autokmod.daemon.app import App
@@ -42,59 +39,16 @@ from autokmod.jobs.spool import Spool
 from autokmod.model import DecisionKind, GuardState, Job, JobResult, KeptOut, KernelRecord, Placement, Reason, Verb
 from autokmod.paths import Paths
 from autokmod.run import Cancel
+from tests.journaldhere import Heard
 from tests.unit import test_booted as boot
 from tests.unit import test_bootguard as guard
 from tests.unit import test_gc as store
 from tests.unit.handmade import add_kernel, add_source, link, place, record
-from tests.unit.test_journal import Fields, decode
 from tests.unit.test_worker import Bench, raising
 
 CATALOG = Path(__file__).parents[2] / "systemd/autokmod.catalog"
 A, B = "6.1.0-1-amd64", "6.1.0-2-amd64"
 NOW = 4e9
-
-
-class Journald:
-    """Reads all the time, so that nobody waits for it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.bind(self.path)
-        self._entries: list[Fields] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while data := self._sock.recv(1 << 20):
-            self._entries.append(decode(data))
-
-    def close(self) -> list[Fields]:
-        """All that came."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"", self.path)
-        self._reader.join()
-        self._sock.close()
-        return self._entries
-
-
-Heard = Callable[[], list[Fields]]
-
-
-@pytest.fixture
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
-    journald = Journald(tmp_path_factory.mktemp("journald") / "socket")
-    journal.setup(journald=True, socket_path=journald.path)
-    ends: list[list[Fields]] = []
-
-    def end() -> list[Fields]:
-        journal.setup()
-        if not ends:
-            ends.append(journald.close())
-        return ends[0]
-
-    yield end
-    end()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from autokmod import journal
 from autokmod.config import LogLevel
 from autokmod.events import Event
 from autokmod.journald import SEALS, JournalSocket, encode, is_journal
+from tests.journaldhere import Fields, decode
 
 CATALOG = Path(__file__).parents[2] / "systemd/autokmod.catalog"
-Fields = dict[str, str]
 
 
 @pytest.fixture(autouse=True)
@@ -47,19 +46,6 @@ def stream(tmp_path: Path) -> Iterator[io.TextIOWrapper]:
 def stream_env(file: io.TextIOWrapper) -> dict[str, str]:
     found = os.fstat(file.fileno())
     return {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
-
-
-def decode(data: bytes) -> Fields:
-    """The reading side of the protocol, as its specification has it."""
-    fields = {}
-    while data:
-        line, _, data = data.partition(b"\n")
-        name, equals, value = line.partition(b"=")
-        if not equals:
-            (size,) = struct.unpack("<Q", data[:8])
-            value, data = data[8 : 8 + size], data[8 + size + 1 :]
-        fields[name.decode()] = value.decode("utf-8", "surrogateescape")
-    return fields
 
 
 def receive(sock: socket.socket) -> Fields:
