@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 
 from autokmod.act.archive import archive
 from autokmod.errors import FormatError
-from autokmod.observe.image.contents import lay_over, read_image, resolve
+from autokmod.observe.image.contents import read_image
 from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.layers import lay_over, resolve
 from autokmod.observe.image.segments import read_segments
 
 MODULE = b"\x7fELF" + bytes(range(256)) * 40
 FILES = {"usr/lib/modules/6.1/kernel/x.ko": MODULE, "init": b"#!/bin/sh\n", "empty": b""}
 MAIN = archive(FILES)
+TRAILER = archive({})
 EARLY = archive({"kernel/x86/microcode/GenuineIntel.bin": b"\x01" * 999})
 
 
@@ -44,6 +46,11 @@ def lzop(data: bytes) -> bytes:
         packed = min(lzo.compress(chunk, 1, False), chunk, key=len)
         out += struct.pack(">III", len(chunk), len(packed), zlib.adler32(chunk)) + packed
     return out + bytes(4)
+
+
+def with_extra_field(packed: bytes) -> bytes:
+    """RFC 1952, 2.3.1.1."""
+    return packed[:3] + bytes([packed[3] | 4]) + packed[4:10] + b"\x04\0ABCD" + packed[10:]
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -115,6 +122,11 @@ def test_truncated_anywhere(tmp_path: Path, kind: str) -> None:
         (b"MZ" + bytes(100), "PE"),
         (b"\x28\xb5\x2f\xfd" + b"\x00\x58" + b"\x07\x00\x00", "reserved"),
         (lz4_legacy(MAIN) + MAIN, "truncated"),  # nor would the kernel find its end
+        # What other programs unpack, and kernels do not.
+        (lzma.compress(MAIN, check=lzma.CHECK_CRC64), "a check of kind 4"),
+        (lzma.compress(MAIN, check=lzma.CHECK_SHA256), "a check of kind 10"),
+        (with_extra_field(gzip.compress(MAIN)), "fields that kernels do not expect"),
+        (MAIN.replace(TRAILER, TRAILER[:54] + b"00000004" + TRAILER[62:]) + b"more", "a trailer with content"),
     ],
     ids=itertools.count(),
 )
@@ -159,8 +171,9 @@ def test_hard_links_share_the_content_that_one_of_them_carries() -> None:
 
 
 def test_resolved_through_links() -> None:
-    files = lay_over([entry("lib", b"usr/lib", 0o120777), entry("usr/lib/x", b"1"), entry("loop", b"loop", 0o120777)])
-    files |= lay_over([entry("abs", b"/usr/lib", 0o120777), entry("usr/up", b"../usr/lib/x", 0o120777)])
+    links = [("lib", b"usr/lib"), ("loop", b"loop"), ("abs", b"/usr/lib"), ("usr/up", b"../usr/lib/x")]
+    directories = [entry(path, mode=0o040755) for path in ("usr", "usr/lib")]
+    files = lay_over([*directories, entry("usr/lib/x", b"1"), *(entry(p, to, 0o120777) for p, to in links)])
     for path in ("lib/x", "usr/lib/x", "abs/x", "usr/up"):
         found = resolve(files, path)
         assert found is not None

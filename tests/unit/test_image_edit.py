@@ -19,8 +19,9 @@ from autokmod.act.imagepack import PACKERS
 from autokmod.act.imagerepack import encode, repack_image
 from autokmod.act.imageunpack import unpack_image
 from autokmod.errors import FormatError, ToolMissing
-from autokmod.observe.image.contents import lay_over, read_image
+from autokmod.observe.image.contents import read_image
 from autokmod.observe.image.cpio import TRAILER
+from autokmod.observe.image.layers import lay_over
 from autokmod.observe.image.manifest import MANIFEST, Member
 from autokmod.observe.image.segments import read_segments
 from tests.conftest import open_files

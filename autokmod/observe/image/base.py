@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.errors import FormatError
-from autokmod.observe.image.contents import ROOTS, Image, lay_over, read_image
+from autokmod.observe.image.contents import ROOTS, Image, read_image
 from autokmod.observe.image.cpio import Entry
 from autokmod.observe.image.kernels import BOOSTER, MODULES, entries_of, path_below, places_of
+from autokmod.observe.image.layers import lay_over
 from autokmod.observe.image.segments import PLAIN, Segment
 from autokmod.observe.modtree import SUFFIXES
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from autokmod.errors import FormatError
 from autokmod.observe.blob import decompress
 from autokmod.observe.image.base import is_module, is_overlay
-from autokmod.observe.image.contents import ROOTS, Image, read_image, resolve
+from autokmod.observe.image.contents import ROOTS, Image, read_image
 from autokmod.observe.image.cpio import Entry
 from autokmod.observe.image.depindex import INDEXES, known_paths
 from autokmod.observe.image.inside import read_inside
-from autokmod.observe.image.kernels import BOOSTER, entries_of, flat_entries, is_config, kernels_in
+from autokmod.observe.image.kernels import BOOSTER, MODULES, entries_of, flat_entries, is_config, kernels_in, reached
+from autokmod.observe.image.layers import resolve
 from autokmod.observe.modtree import SUFFIXES, module_name
 
 UNREADABLE = ""  # instead of a digest
@@ -66,19 +67,31 @@ def read_carried(image: str, krel: str, names: Collection[str]) -> Carried:
 def carried_in(whole: Image, krel: str, wanted: frozenset[str]) -> Carried:
     """`whole` was read with the content of what `is_wanted`."""
     is_flat = BOOSTER in whole.files
-    top = "lib/modules" if is_flat else f"lib/modules/{krel}"
-    found = flat_entries(whole.files) if is_flat else entries_of(whole.files, krel)
+    top = MODULES if is_flat else reached(whole.files, krel)
+    found = _entries(whole.files, top, flat=is_flat)
     modules: dict[str, tuple[str, ...]] = {}
-    for path, entry in sorted(found.items()):
-        if is_module(path, entry):
-            modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
+    for path in sorted(path for path, entry in found.items() if is_module(path, entry)):
+        modules[module_name(path)] = (*modules.get(module_name(path), ()), path)
+    # What lies where modprobe does not look is known of, and nowhere.
+    elsewhere = (path for path, entry in entries_of(whole.files, krel).items() if is_module(path, entry))
+    modules |= {module_name(path): () for path in elsewhere if module_name(path) not in modules}
     digests = {p: _digest(whole, f"{top}/{p}") for name in wanted & set(modules) for p in modules[name]}
-    indexes = {n: e.content for n in INDEXES if (e := found.get(n)) is not None and e.content is not None}
-    known = frozenset(found) if is_flat else {p.decode("utf-8", "surrogateescape") for p in known_paths(indexes)}
-    index = b"".join(_line(p) for p in sorted(known & set(found)))
+    index = b"".join(_line(p) for p in sorted(found if is_flat else _known(whole, f"{top}/") & set(found)))
     overlays = (s for s in whole.segments if is_overlay(s, krel))
     laid_over = frozenset(module_name(e.path) for s in overlays for e in s.entries if e.path.endswith(SUFFIXES))
     return Carried(modules, digests, index, whole.opaque, made_by(whole), laid_over)
+
+
+def _entries(files: Mapping[str, Entry], top: str | None, *, flat: bool) -> dict[str, Entry]:
+    if flat:
+        return flat_entries(files)
+    return {path[len(top) + 1 :]: e for path, e in files.items() if path.startswith(f"{top}/")} if top else {}
+
+
+def _known(image: Image, top: str) -> set[str]:
+    there = {name: entry for name in INDEXES if (entry := resolve(image.files, top + name)) is not None}
+    indexes = {name: entry.content or b"" for name, entry in there.items()}
+    return {path.decode("utf-8", "surrogateescape") for path in known_paths(indexes)}
 
 
 def _without(carried: Carried, names: frozenset[str]) -> Carried:
@@ -119,20 +132,13 @@ def is_wanted(path: str, names: Collection[str]) -> bool:
 
 def _digest(image: Image, path: str) -> str:
     """Through a link, as modprobe would find it."""
-    entry = next(_entries(image, path), None)
-    if entry is None or entry.content is None:
+    entry = resolve(image.files, path)
+    if entry is None or not entry.is_file or entry.content is None:
         return UNREADABLE
     try:
         return hashlib.sha256(decompress(entry.content, path)).hexdigest()
     except FormatError:
         return UNREADABLE
-
-
-def _entries(image: Image, path: str) -> Iterator[Entry]:
-    for candidate in (path, f"usr/{path}"):
-        entry = resolve(image.files, candidate)
-        if entry is not None and entry.is_file:
-            yield entry
 
 
 def made_by(image: Image) -> str | None:

@@ -16,9 +16,11 @@ MAGIC, MAGIC_SUMMED = b"070701", b"070702"
 HEADER = 6 + 13 * 8
 TRAILER = "TRAILER!!!"
 NAME_LIMIT = 4096  # PATH_MAX
-ENTRY_LIMIT = 1_000_000
+ENTRY_LIMIT = 400_000
 CONTAINERS = ((0, b"hsqs", "squashfs"), (1024, b"\xe2\xe1\xf5\xe0", "erofs"))  # where each mark stands
 HEAD = 1028  # bytes in which they all are
+KEPT_LIMIT = 1 << 30  # bytes of one file
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ Wanted = Callable[[str], bool]  # path → whether its content is to be kept
 
 
 def read_archive(reader: Reader, wanted: Wanted, number: int) -> Iterator[Entry]:
-    """One, up to its trailer. `number`: of the archive, in its segment. Raises FormatError."""
+    """One, up to its trailer. `number`: of the archive, in the image. Raises FormatError."""
     if reader.at % 4:
         raise reader.fail("an archive does not begin at a multiple of four bytes")
     for _ in range(ENTRY_LIMIT):
@@ -68,10 +70,15 @@ def _read_entry(reader: Reader, wanted: Wanted, number: int) -> Entry | None:
         raise reader.fail("a name does not end with a zero")
     name = raw.split(b"\0", 1)[0]
     path = name.decode("utf-8", "surrogateescape").removeprefix("./").lstrip("/")
-    content, head = _read_content(reader, size, keep=summed or stat.S_ISLNK(mode) or wanted(path))
-    if summed and stat.S_ISREG(mode) and content is not None and sum(content) & 0xFFFFFFFF != check:
+    keep = size <= NAME_LIMIT if stat.S_ISLNK(mode) else wanted(path)  # kernels pass over links with longer targets
+    if keep and size > KEPT_LIMIT:
+        raise reader.fail(f"{path} has {size} bytes, and is to be looked into")
+    content, head, total = _read_content(reader, size, keep=keep, summed=summed)
+    if summed and stat.S_ISREG(mode) and total != check:
         raise reader.fail(f"the checksum of {path} is wrong")
     if name == TRAILER.encode():
+        if size:
+            raise reader.fail("a trailer with content")
         return None
     link = (number, major, minor, ino) if nlink > 1 and stat.S_ISREG(mode) else None
     container = next((kind for at, mark, kind in CONTAINERS if head[at : at + len(mark)] == mark), "")
@@ -91,9 +98,13 @@ def parse_header(header: bytes, reader: Reader) -> tuple[bool, tuple[int, ...]]:
     return magic == MAGIC_SUMMED, tuple(int.from_bytes(numbers[i : i + 4], "big") for i in range(0, 52, 4))
 
 
-def _read_content(reader: Reader, size: int, *, keep: bool) -> tuple[bytes | None, bytes]:
-    """All of it, if it is to be kept, and how it begins."""
+def _read_content(reader: Reader, size: int, *, keep: bool, summed: bool) -> tuple[bytes | None, bytes, int]:
+    """All of it, if it is to be kept; how it begins; and the sum of its bytes, if that is asked for."""
     taken = reader.take(size if keep else min(size, HEAD))
-    reader.skip(size - len(taken))
+    total, left = sum(taken) if summed else 0, size - len(taken)
+    while summed and left:
+        piece = reader.take(min(left, PIECE))
+        total, left = total + sum(piece), left - len(piece)
+    reader.skip(left)
     reader.skip(-reader.at % 4)
-    return (taken if keep else None), taken[:HEAD]
+    return (taken if keep else None), taken[:HEAD], total & 0xFFFFFFFF

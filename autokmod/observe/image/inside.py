@@ -96,14 +96,13 @@ def _used(top: Path) -> int:
 
 
 def _entries(top: Path, path: str, wanted: Wanted) -> Iterator[tuple[str, Entry]]:
-    if not (top / "lib").is_dir() or (top / "lib").is_symlink():
+    if not os.path.lexists(top / "lib"):
         yield "lib", Entry("lib", stat.S_IFLNK | 0o777, 7, None, b"usr/lib")
-    for part in PARTS:
-        for directory, subdirectories, names in os.walk(top / part):
-            for name in [*subdirectories, *names]:
-                file = Path(directory, name)
-                inner = str(file.relative_to(top))
-                yield inner, _entry(file, inner, path, wanted)
+    for directory, subdirectories, names in os.walk(top):
+        for name in [*subdirectories, *names]:
+            file = Path(directory, name)
+            inner = str(file.relative_to(top))
+            yield inner, _entry(file, inner, path, wanted)
 
 
 def _entry(file: Path, inner: str, path: str, wanted: Wanted) -> Entry:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from autokmod.observe.image.contents import Image
 from autokmod.observe.image.cpio import Entry
+from autokmod.observe.image.layers import real_path
 
 MODULES = "usr/lib/modules"
 # It knows no modules.dep: all modules lie beside each other, and who needs whom stands in its configuration.
@@ -27,6 +28,11 @@ def kernels_in(image: Image) -> frozenset[str]:
         return frozenset(krel.decode("utf-8", "surrogateescape") for krel in named)
     found = (_OF_KERNEL.match(path) for path in image.files)
     return frozenset(match[1] for match in found if match is not None)
+
+
+def reached(files: Mapping[str, Entry], krel: str) -> str | None:
+    """The directory that modprobe finds this kernel's modules in."""
+    return real_path(files, f"lib/modules/{krel}" if "lib" in files else f"{MODULES}/{krel}")
 
 
 def entries_of(files: Mapping[str, Entry], krel: str) -> dict[str, Entry]:

@@ -18,6 +18,8 @@ from autokmod.observe.image.input import CHUNK, Input
 from autokmod.observe.image.reader import Chunks
 
 MEMORY = 256 << 20  # that a dictionary or window may ask for
+GZIP_UNREAD = 0xF6  # flags: of the optional fields, lib/decompress_inflate.c skips the name alone
+XZ_CHECKS = (0, 1)  # none and CRC32: lib/xz has no others
 LZMA_MAGIC = b"\x5d\0\0"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LZO_MAGIC = b"\x89LZO\0\r\n\x1a\n"
@@ -34,6 +36,8 @@ def unpack_plain(data: memoryview, at: int, path: str) -> Chunks:
 
 def _unpack_gzip(data: memoryview, at: int, path: str) -> Chunks:
     source, stream, rest = Input(data, at, path, "gzip"), zlib.decompressobj(wbits=31), b""
+    if any(flags & GZIP_UNREAD for flags in data[at + 3 : at + 4]):
+        raise source.fail("a gzip header with fields that kernels do not expect")
     while not stream.eof:
         with source.watched(zlib.error):
             yield stream.decompress(rest or source.some(), CHUNK)
@@ -52,6 +56,15 @@ def _unpack_with(kind: str, make: Callable[[], Any]) -> Unpacker:
         return source.at - len(stream.unused_data)
 
     return unpack
+
+
+def _unpack_xz(data: memoryview, at: int, path: str) -> Chunks:
+    if any(check not in XZ_CHECKS for check in data[at + 7 : at + 8]):
+        raise Input(data, at, path, "xz").fail(f"a check of kind {data[at + 7]}, and kernels know none but CRC32")
+    return (yield from _unpack_any_xz(data, at, path))
+
+
+_unpack_any_xz = _unpack_with("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY))
 
 
 def _unpack_zstd(data: memoryview, at: int, path: str) -> Chunks:
@@ -115,7 +128,7 @@ def _skip_lzop_header(source: Input) -> None:
 
 UNPACKERS: tuple[tuple[bytes, str, Unpacker], ...] = (
     (b"\x1f\x8b", "gzip", _unpack_gzip),
-    (b"\xfd7zXZ\0", "xz", _unpack_with("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY))),
+    (b"\xfd7zXZ\0", "xz", _unpack_xz),
     (LZMA_MAGIC, "lzma", _unpack_with("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY))),
     (b"BZh", "bzip2", _unpack_with("bzip2", bz2.BZ2Decompressor)),
     (ZSTD_MAGIC, "zstd", _unpack_zstd),
