@@ -43,6 +43,8 @@ class InitrdFailed(AutokmodError):
 class NoPrevious(AutokmodError):
     """There is no former image to put back."""
 
+    dbus_name = "NoPrevious"
+
     def __init__(self, krel: str, why: str) -> None:
         super().__init__(krel, why)
         self.krel, self.why = krel, why

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from gi.repository import Gio, GLib
@@ -19,6 +20,8 @@ INTERFACE = f"{NAME}.Manager"
 ERROR_PREFIX = f"{NAME}.Error."
 TIMEOUT_MS = 25_000
 PERSON_MS = 300_000  # polkit may be asking somebody for a password
+LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+LOGIND_TIMEOUT_MS = 5000
 ASK = Gio.DBusCallFlags.NO_AUTO_START  # who only looks does not start a daemon
 CHANGE = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
 
@@ -86,6 +89,34 @@ def cancel_job(number: int) -> None:
 def collect_garbage() -> dict[str, Any]:
     (found,) = _change("CollectGarbage", GLib.Variant("(b)", (False,)), "(a{sv})")
     return dict(found)
+
+
+def restore_initrd(krel: str) -> dict[str, Any]:
+    (done,) = _change("RestoreInitrd", GLib.Variant("(s)", (krel,)), "(a{sv})")
+    return dict(done)
+
+
+@contextmanager
+def delaying_shutdown(why: str) -> Iterator[None]:
+    """logind waits, some seconds at most, as it does for the daemon. Where there is none, nobody waits."""
+    fd = _inhibit(GLib.Variant("(ssss)", ("shutdown", "autokmod", why, "delay")))
+    try:
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _inhibit(arguments: Any) -> int | None:
+    try:
+        bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)
+        kind, flags = GLib.VariantType("(h)"), Gio.DBusCallFlags.NONE
+        reply, fds = bus.call_with_unix_fd_list_sync(
+            *LOGIND, "Inhibit", arguments, kind, flags, LOGIND_TIMEOUT_MS, None, None
+        )
+    except GLib.Error:
+        return None
+    return int(fds.get(reply.unpack()[0]))
 
 
 class Endings:

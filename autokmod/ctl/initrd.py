@@ -6,19 +6,22 @@ import argparse
 import os
 import stat
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from autokmod.act.imagerepack import repack_image
 from autokmod.act.imageunpack import unpack_image
 from autokmod.config_load import load_config
+from autokmod.ctl.jobs import may_write_spool
 from autokmod.ctl.render import BOLD, clean, paint, reason_lines
 from autokmod.ctl.view import NOT_READY, OK, output_of, paths_of
 from autokmod.errors import NotAuthorized, UnknownKernel, UsageError
 from autokmod.files import write_file
 from autokmod.jobs.byhand import overlay_by_hand, restore_image
 from autokmod.jobs.overlay import read_conf
-from autokmod.jsonvalue import to_json
+from autokmod.jsonvalue import from_json, to_json
+from autokmod.model import Reason
 from autokmod.observe.image.carried import made_by
 from autokmod.observe.image.contents import Image, read_image
 from autokmod.observe.image.cpio import Entry
@@ -26,6 +29,7 @@ from autokmod.observe.image.manifest import kind_of
 from autokmod.observe.image.segments import Segment
 from autokmod.observe.initrd import find_image
 from autokmod.observe.kernels import is_krel, read_kernel
+from autokmod.observe.machine import is_daemon_running
 from autokmod.paths import Paths
 
 IMAGE_MODE = 0o600  # images hold keys now and then
@@ -217,14 +221,34 @@ def run_repack(args: argparse.Namespace) -> int:
 def run_restore(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
     krel = read_kernel(paths, args.krel).krel
-    if os.geteuid() != 0 and paths.root == Path("/"):
-        raise NotAuthorized("put back an initrd")
-    record = restore_image(paths, load_config(paths), krel, time.time())
+    good, word = _restore(paths, krel)
     if output.json != "off":
-        output.data({"krel": krel, "good": record.initrd_ok, "word": to_json(record.initrd)})
-    elif record.initrd is not None:
-        output.lines(list(reason_lines(record.initrd, output.style, indent="")))
-    return OK if record.initrd_ok else NOT_READY
+        output.data({"krel": krel, "good": good, "word": to_json(word)})
+    else:
+        output.lines(list(reason_lines(word, output.style, indent="")))
+    return OK if good else NOT_READY
+
+
+def _restore(paths: Paths, krel: str) -> tuple[bool, Reason]:
+    """Whether the kernel's modules are in it, and the last word on it."""
+    if may_write_spool(paths):
+        record = restore_image(paths, load_config(paths), krel, time.time(), _delaying_shutdown)
+        assert record.initrd is not None
+        return record.initrd_ok, record.initrd
+    if not is_daemon_running(paths):
+        raise NotAuthorized("put back an initrd")
+    from autokmod.ctl import client  # gi is slow to import, and missing in small systems
+
+    done = client.restore_initrd(krel)
+    return bool(done["good"]), from_json(Reason, done["word"], "the daemon's answer")
+
+
+def _delaying_shutdown(krel: str) -> AbstractContextManager[None]:
+    try:
+        from autokmod.ctl import client  # as above
+    except ImportError:
+        return nullcontext()
+    return client.delaying_shutdown(f"The former initrd of {krel} is being put back")
 
 
 # ---- overlay -------------------------------------------------------------------------------------

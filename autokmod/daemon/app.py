@@ -17,7 +17,7 @@ from autokmod import journal
 from autokmod.config import Config, LogLevel
 from autokmod.daemon import logcontrol
 from autokmod.daemon.bus import Bus, BusUnavailable
-from autokmod.daemon.core import Core
+from autokmod.daemon.core import Core, Standing
 from autokmod.daemon.logcontrol import LogControl
 from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
@@ -253,16 +253,17 @@ class App:
             self._judge_due = True
             self._do(self._look_at_kernels, self._judged)
 
-    def _look_at_kernels(self) -> tuple[dict[str, KernelStatus], bool]:
+    def _look_at_kernels(self) -> tuple[Standing, bool]:
         """And whether a package manager is at work."""
         self._judge_due = False
         in_transaction = find_busy_lock(self._paths) is not None
-        return {status.krel: status for status in self.core.kernels()}, in_transaction
+        return self.core.standing(), in_transaction
 
-    def _judged(self, result: Future[tuple[dict[str, KernelStatus], bool]]) -> None:
+    def _judged(self, result: Future[tuple[Standing, bool]]) -> None:
         before = self._kernels
-        self._kernels, in_transaction = result.result()
-        self.manager.tell_next_boot(self._kernels.values())
+        standing, in_transaction = result.result()
+        self._kernels = {status.krel: status for status in standing.kernels}
+        self.manager.tell_standing(standing)
         for krel in sorted(before.keys() - self._kernels.keys()):
             self._said.pop(krel, None)
             log.info(f"{krel} is gone", kind=Event.KERNEL_REMOVED, krel=krel)
@@ -283,8 +284,12 @@ class App:
 
     def _guard(self) -> None:
         """Also without any job: its limits are of time and boots."""
-        self._do(self.core.guard, self._checked)
+        self._do(self.core.guard, self._guarded)
         self.loop.after(GUARD_S, self._guard)
+
+    def _guarded(self, result: Future[None]) -> None:
+        result.result()
+        self._judge()
 
     def _checked(self, result: Future[Any]) -> None:
         result.result()

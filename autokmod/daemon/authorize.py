@@ -15,9 +15,15 @@ class Action(StrEnum):
     RECONCILE = "io.github.autokmod.AutoKmod.reconcile"
     CANCEL = "io.github.autokmod.AutoKmod.cancel"
     COLLECT = "io.github.autokmod.AutoKmod.collect"
+    RESTORE = "io.github.autokmod.AutoKmod.restore"
 
 
-WORDS = {Action.RECONCILE: "queue work", Action.CANCEL: "cancel jobs", Action.COLLECT: "remove stored builds"}
+WORDS = {
+    Action.RECONCILE: "queue work",
+    Action.CANCEL: "cancel jobs",
+    Action.COLLECT: "remove stored builds",
+    Action.RESTORE: "put back an initrd",
+}
 
 
 class InteractionRequired(AutokmodError):

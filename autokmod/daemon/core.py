@@ -8,22 +8,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
 from autokmod.daemon.settle import wait_s
-from autokmod.errors import UnknownKernel, UnknownPackage
+from autokmod.errors import FormatError, UnknownKernel, UnknownPackage
 from autokmod.jobs.booted import check_boot
+from autokmod.jobs.byhand import restore_image
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
 from autokmod.jobs.logs import read_log
-from autokmod.jobs.machine import read_machine
+from autokmod.jobs.machine import read_machine, read_machine_and_next
 from autokmod.jobs.queue import Change, Queue
 from autokmod.jobs.reconcile import Publishing
 from autokmod.jobs.verify import verify_kernel
 from autokmod.jobs.worker import Worker
-from autokmod.model import Job, JobResult, KernelStatus, Package, Placement, Reason, Verb
+from autokmod.model import (
+    GuardState,
+    Job,
+    JobResult,
+    KernelRecord,
+    KernelStatus,
+    NextBoot,
+    Package,
+    Placement,
+    Reason,
+    Verb,
+)
+from autokmod.observe.bootguard import read_guard
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
 from autokmod.observe.machine import find_sources
 from autokmod.observe.neighbours import Neighbour, find_neighbours
@@ -32,6 +46,25 @@ from autokmod.observe.tree import read_tree
 from autokmod.paths import Paths
 
 ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the boot guard holds a kernel back."""
+
+    time_limit_s: float
+    boot_limit: int
+    hold_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The machine as one look finds it."""
+
+    kernels: tuple[KernelStatus, ...]
+    next_boot: NextBoot
+    guard: GuardState
+    limits: Limits
 
 
 class Core:
@@ -55,6 +88,12 @@ class Core:
 
     def kernels(self) -> tuple[KernelStatus, ...]:
         return read_machine(self.paths, self.config, self.queue.jobs(), time.time())
+
+    def standing(self) -> Standing:
+        kernels, next_boot = read_machine_and_next(self.paths, self.config, self.queue.jobs(), time.time())
+        guard = self.config.boot_guard
+        limits = Limits(guard.time_limit_s, guard.boot_limit, guard.hold_limit_s)
+        return Standing(kernels, next_boot, self._guard_state(), limits)
 
     def packages(self) -> tuple[Package, ...]:
         return find_packages(self.paths, self.config)
@@ -106,6 +145,11 @@ class Core:
         collect = preview_collection if dry_run else collect_store
         return collect(self.paths, self.config, time.time())
 
+    def restore_initrd(self, krel: str) -> KernelRecord:
+        """Raises UnknownKernel, NoPrevious, FormatError, OSError."""
+        known = read_kernel(self.paths, krel).krel
+        return restore_image(self.paths, self.config, known, time.time(), self._publishing)
+
     def reload(self) -> Config:
         """Raises ConfigError, and everything stays as it was."""
         config = load_config(self.paths)
@@ -135,6 +179,12 @@ class Core:
         waits = [self._look_at(krel, why, sources, hinted_at, now) for krel in self._krels()]
         self.worker.wake()
         return min(filter(None, waits), default=None)
+
+    def _guard_state(self) -> GuardState:
+        try:
+            return read_guard(self.paths)
+        except (FormatError, OSError) as exc:
+            return GuardState(problem=Reason("guard-damaged", f"what was written down of it cannot be read: {exc}"))
 
     def _look_at(self, krel: str, why: str, sources: float, hinted_at: float, now: float) -> float:
         try:

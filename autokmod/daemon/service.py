@@ -6,17 +6,17 @@ Its attributes and signals are touched on the loop's thread only; what looks at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from autokmod import __version__
 from autokmod.daemon.authorize import Action
 from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
-from autokmod.daemon.core import Core
+from autokmod.daemon.core import Core, Standing
 from autokmod.daemon.variants import record
 from autokmod.jsonvalue import to_json
-from autokmod.model import KernelStatus, Reason
+from autokmod.model import Reason
 
 XML = files("autokmod.daemon").joinpath(f"{NAME}.xml").read_text(encoding="utf-8")
 LONGEST_LOG = 1 << 20  # characters; compilers complain last of what ended them
@@ -41,8 +41,11 @@ class Manager:
         self.ConfigurationError = ""
         self.NextBootKernel = ""
         self.NextBootReadiness = "unknown"
+        self.NextBootReason: Record = {}
+        self.NextBootLoader = self.NextBootEntry = ""
+        self.BootGuard: Record = {}
 
-    def update(self, values: Mapping[str, str | int]) -> None:
+    def update(self, values: Mapping[str, Any]) -> None:
         """Set properties and tell about those that are other than before."""
         changed = {name: value for name, value in values.items() if getattr(self, name) != value}
         for name, value in changed.items():
@@ -50,10 +53,19 @@ class Manager:
         if changed:
             self.PropertiesChanged(INTERFACE, changed, [])
 
-    def tell_next_boot(self, statuses: Iterable[KernelStatus]) -> None:
-        taken = next((s for s in statuses if s.next_boot), None)
-        kernel, readiness = (taken.krel, taken.readiness.value) if taken else ("", "unknown")
-        self.update({"NextBootKernel": kernel, "NextBootReadiness": readiness})
+    def tell_standing(self, standing: Standing) -> None:
+        """What the next boot takes, and what the boot guard does about it: together, as one follows from the other."""
+        taken = next((s for s in standing.kernels if s.next_boot), None)
+        self.update(
+            {
+                "NextBootKernel": taken.krel if taken else "",
+                "NextBootReadiness": taken.readiness.value if taken else "unknown",
+                "NextBootReason": record(to_json(standing.next_boot.reason)),
+                "NextBootLoader": standing.next_boot.loader,
+                "NextBootEntry": standing.next_boot.entry,
+                "BootGuard": record({**to_json(standing.guard), **to_json(standing.limits)}),
+            }
+        )
 
     @threaded
     def ListKernels(self) -> list[Record]:
@@ -108,3 +120,8 @@ class Manager:
     @changes(Action.CANCEL)
     def CancelJob(self, job_id: int) -> None:
         self._core.cancel(job_id)
+
+    @changes(Action.RESTORE)
+    def RestoreInitrd(self, krel: str) -> Record:
+        done = self._core.restore_initrd(krel)
+        return record({"krel": done.krel, "good": done.initrd_ok, "word": to_json(done.initrd)})

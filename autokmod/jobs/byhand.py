@@ -12,6 +12,7 @@ from autokmod.config import Config
 from autokmod.errors import FormatError
 from autokmod.files import locked
 from autokmod.jobs.initrd.step import InitrdStep
+from autokmod.jobs.reconcile import Publishing, unattended
 from autokmod.model import KernelRecord
 from autokmod.observe.image.base import read_base
 from autokmod.observe.initrd import find_image
@@ -22,12 +23,14 @@ from autokmod.paths import Paths
 from autokmod.run import Cancel
 
 
-def restore_image(paths: Paths, config: Config, krel: str, now: float) -> KernelRecord:
+def restore_image(
+    paths: Paths, config: Config, krel: str, now: float, publishing: Publishing = unattended
+) -> KernelRecord:
     """Raises NoPrevious, FormatError, OSError."""
     found = find_image(paths, krel)
     if found is None:
         raise NoPrevious(krel, "no initrd of it is found")
-    with locked(paths.lock):
+    with locked(paths.lock), publishing(krel):
         record = read_record(paths, krel) or KernelRecord(krel, now, ())
         try:
             restore(found.path)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.dbus.busmachine import CHECKOUT, LIMIT_S, Machine, until
@@ -104,3 +105,16 @@ def password_prompt(machine: Machine, pid: int) -> Iterator[int]:
             process.terminate()
             process.wait(LIMIT_S)
             os.close(terminal)
+
+
+@contextmanager
+def hearing_inhibit(machine: Machine) -> Iterator[Path]:
+    """The file into which every call of logind's Inhibit is written."""
+    seen = machine.directory / "seen"
+    argv = ["busctl", "--system", "monitor", f"--match=member='Inhibit',interface='{LOGIN1[2]}'"]
+    with open(seen, "w") as out, subprocess.Popen(argv, env=machine.env(), stdout=out, stderr=out) as monitor:
+        try:
+            until(lambda: "Monitoring bus" in seen.read_text())
+            yield seen
+        finally:
+            monitor.terminate()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from autokmod.ctl.main import make_parser
 from autokmod.daemon.bus import INTERFACE, NAME, PATH
+from autokmod.daemon.core import Limits
 from autokmod.daemon.service import XML
+from autokmod.jobs.gc import Collection
+from autokmod.model import GuardState, Job, KernelStatus, Package, Placement, Reason
+from autokmod.observe.neighbours import Neighbour
 from tests.dbus.busmachine import NOBODY, Machine, plain
 from tests.dbus.test_service import A, B, busy
 from tests.unit.handmade import add_kernel, add_source, place, record
@@ -20,8 +26,8 @@ from tests.unit.handmade import add_kernel, add_source, place, record
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
 
 VERBS = {
-    "status": ("ListKernels", "ListNeighbours"),
-    "ready": ("ListKernels",),
+    "status": ("ListKernels", "ListNeighbours", "BootGuard"),
+    "ready": ("NextBootKernel", "NextBootReason", "ListKernels"),
     "list-kernels": ("ListKernels",),
     "list-packages": ("ListPackages",),
     "list-jobs": ("ListJobs",),
@@ -33,23 +39,86 @@ VERBS = {
     "cancel": ("CancelJob",),
     "wait": ("ListJobs", "JobRemoved", "GetJob"),
     "gc": ("CollectGarbage",),
+    "initrd restore": ("RestoreInitrd",),
 }
-# About files that the caller has at hand, or done by hand in the foreground: the daemon takes no part.
-WITHOUT = {"check", "lint", "new", "key", "build", "adopt", "release", "initrd"}
+# The XML gives the reasons: files that the caller has at hand, /etc, a person who types a password, Ctrl-C.
+WITHOUT = {"check", "lint", "new", "key", "build", "adopt", "release"}
+WITHOUT |= {f"initrd {verb}" for verb in ("list", "unpack", "repack", "overlay")}
+
+
+MEMBERS = ("method", "signal", "property")
+
+
+def choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
 
 
 def verbs() -> set[str]:
-    (sub,) = [a for a in make_parser(["--help"])._actions if isinstance(a, argparse._SubParsersAction)]
-    return set(sub.choices)
+    """Those of initrd each for itself; those of key are one."""
+    found = choices(make_parser(["--help"]))
+    below = {f"initrd {verb}" for verb in choices(found["initrd"])}
+    return (set(found) - {"initrd"}) | below
 
 
 def test_every_verb_is_accounted_for() -> None:
-    members = {str(m.get("name")) for m in ET.fromstring(XML).iter() if m.tag in ("method", "signal")}
+    members = {str(m.get("name")) for m in ET.fromstring(XML).iter() if m.tag in MEMBERS}
     for names in VERBS.values():
         assert set(names) <= members
     assert verbs() == set(VERBS) | WITHOUT
     text = XML.split("What autokmodctl does", 1)[1].split("-->", 1)[0]
-    assert all(verb in text for verb in verbs())
+    for verb, names in VERBS.items():
+        assert verb in text
+        assert all(name in text for name in names)
+    assert all(word in text for verb in WITHOUT for word in verb.split())
+
+
+# ---- the XML names every key that is sent --------------------------------------------------------
+
+SENT: dict[str, tuple[type, ...]] = {
+    "ListKernels": (KernelStatus,),
+    "ListPackages": (Package,),
+    "ListNeighbours": (Neighbour,),
+    "ListJobs": (Job,),
+    "Explain": (Placement,),
+    "CollectGarbage": (Collection,),
+    "NextBootReason": (Reason,),
+    "BootGuard": (GuardState, Limits),
+}
+BY_HAND = {
+    "GetJob": {"result", "message"},
+    "Verify": {"krel", "files", "problems"},
+    "RestoreInitrd": {"krel", "good", "word"},
+}
+
+
+def described() -> dict[str, str]:
+    """Member → the comment above it."""
+    found = re.findall(r'<!--((?:(?!-->).)*)-->\s*<(?:method|signal|property) name="(\w+)"', XML, re.DOTALL)
+    return {name: comment for comment, name in found}
+
+
+def keys(hint: Any, seen: frozenset[Any] = frozenset()) -> set[str]:
+    """Of a dataclass, and of all that are in its fields; reasons are described once, at the top."""
+    inner = set().union(*(keys(part, seen) for part in get_args(hint)))
+    if not dataclasses.is_dataclass(hint) or hint in seen:
+        return inner
+    types = get_type_hints(hint)
+    own = {f.name for f in dataclasses.fields(hint)} if hint is not Reason else set()
+    return inner | own | set().union(*(keys(part, seen | {hint}) for part in types.values()))
+
+
+@pytest.mark.parametrize("member", [*SENT, *BY_HAND])
+def test_every_key_is_named_where_its_member_is_described(member: str) -> None:
+    comments = described()
+    text = comments[member] + (comments["Explain"] if member == "ListKernels" else "")
+    sent = BY_HAND[member] if member in BY_HAND else set().union(*(keys(cls) for cls in SENT[member]))
+    assert {key for key in sent if f'"{key}"' not in text} == set()
+
+
+def test_the_keys_of_a_reason_are_named_at_the_top() -> None:
+    top = XML.split("<node", 1)[0]
+    assert {f.name for f in dataclasses.fields(Reason) if f'"{f.name}"' not in top} == set()
 
 
 def asked(machine: Machine, method: str, *args: str) -> Any:

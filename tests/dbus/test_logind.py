@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from gi.repository import Gio
@@ -14,7 +12,7 @@ from autokmod.config import Config, ShutdownConfig
 from autokmod.daemon.logind import Logind
 from autokmod.model import Job, Verb
 from tests.dbus.busmachine import Machine, until
-from tests.dbus.peers import LOGIN1, delaying_others, inhibitors, running, running_logind
+from tests.dbus.peers import LOGIN1, delaying_others, hearing_inhibit, inhibitors, running, running_logind
 from tests.dbus.test_service import A, busy
 from tests.unit.handmade import add_kernel
 
@@ -84,22 +82,13 @@ def configure(machine: Machine, text: str) -> None:
     (machine.paths.etc / "autokmod.toml").write_text(text)
 
 
-def test_the_daemon_asks_before_each_publication(machine: Machine, tmp_path: Path) -> None:
+def test_the_daemon_asks_before_each_publication(machine: Machine) -> None:
     add_kernel(machine.paths, A)
-    argv = ["busctl", "--system", "monitor", f"--match=member='Inhibit',interface='{LOGIN1[2]}'"]
-    seen = tmp_path / "seen"
-    env = machine.env()
-    with (
-        running_logind(machine),
-        open(seen, "w") as out,
-        subprocess.Popen(argv, env=env, stdout=out, stderr=out) as monitor,
-    ):
-        until(lambda: "Monitoring bus" in seen.read_text())
+    with running_logind(machine), hearing_inhibit(machine) as heard:
         with machine.daemon():
             machine.settled(A)
             assert ours(machine) == []
-        until(lambda: PUBLISHING[2] in seen.read_text())
-        monitor.terminate()
+        until(lambda: PUBLISHING[2] in heard.read_text())
 
 
 def test_the_daemon_blocks_while_it_works(machine: Machine) -> None:
