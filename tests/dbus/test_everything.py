@@ -20,7 +20,7 @@ from autokmod.jobs.gc import Collection
 from autokmod.model import GuardState, Job, KernelStatus, Package, Placement, Reason
 from autokmod.observe.neighbours import Neighbour
 from tests.dbus.busmachine import NOBODY, Machine, plain
-from tests.dbus.test_service import A, B, busy
+from tests.dbus.test_service import A, B, busy_daemon
 from tests.unit.handmade import add_kernel, add_source, place, record
 
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
@@ -133,7 +133,7 @@ def test_logs(machine: Machine) -> None:
     add_kernel(machine.paths, B)
     add_source(machine.paths, "evdi", "1.0")
     record(machine.paths, A, place(machine.paths, A, "evdi"))
-    with busy(machine), machine.daemon():
+    with busy_daemon(machine):
         log = Path(machine.paths.builds / "key-evdi/build.log")
         assert machine.error("ReadLog", "evdi", A)[0] == "NoLog"
         log.parent.mkdir()
@@ -152,7 +152,7 @@ def test_verify(machine: Machine) -> None:
     add_kernel(machine.paths, A)
     add_kernel(machine.paths, B)
     record(machine.paths, A, place(machine.paths, A, "evdi"))
-    with busy(machine), machine.daemon():
+    with busy_daemon(machine):
         (kernels,) = asked(machine, "Verify", "as", "0")
         assert kernels == [{"krel": A, "files": 1, "problems": []}, {"krel": B, "files": 0, "problems": []}]
         (machine.paths.own_dir(A, "evdi") / "evdi.ko").write_bytes(b"something else")
