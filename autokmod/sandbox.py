@@ -22,6 +22,7 @@ from typing import IO
 
 from autokmod.config import Config
 from autokmod.errors import FormatError, SandboxUnavailable, ToolMissing
+from autokmod.files import read_regular
 from autokmod.paths import Paths
 from autokmod.run import Cancel, Result, find_tool, run
 from autokmod.sandboxcmd import Limits, Link, Mount, Sandbox, User, sandbox_cmd
@@ -140,7 +141,7 @@ def find_user(paths: Paths, config: Config) -> User | None:
 
 def _passwd_user(passwd: Path, name: str) -> User | None:
     try:
-        lines = passwd.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(passwd).decode("utf-8", "replace").splitlines()
     except OSError:
         return None
     for fields in (line.split(":") for line in lines):

@@ -63,7 +63,7 @@ class App:
         self._jobs: dict[int, Job] = {}
         self._kernels: Mapping[str, KernelStatus] = {}
         self._said: dict[str, Readiness] = {}
-        self._judge_due = False
+        self._judge_due = self._take_up_due = False
         self._hinted_at = self._last_hint = 0.0
         self._timer: int | None = None
         self._stopping = False
@@ -181,12 +181,17 @@ class App:
 
     def _watched(self) -> None:
         hints = self._watcher.read() if self._watcher else frozenset()
-        if Hint.SPOOL in hints:
-            self._do(self.core.take_up, self._checked)
+        if Hint.SPOOL in hints and not self._take_up_due:  # once for all that comes until that begins
+            self._take_up_due = True
+            self._do(self._take_up, self._checked)
         if Hint.CONFIG in hints:
             self._reload()
         if hints & {Hint.KERNELS, Hint.SOURCES}:
             self._hinted()
+
+    def _take_up(self) -> None:
+        self._take_up_due = False
+        self.core.take_up()
 
     def _hinted(self) -> None:
         """Look when there was no hint for a while: one look for all that a package manager does."""

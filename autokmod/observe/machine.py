@@ -120,7 +120,7 @@ def _changed(paths: Paths, record: KernelRecord) -> dict[str, tuple[Reason, ...]
 def _read_index(modulesd: Path) -> bytes:
     try:
         return b"\n" + read_regular(modulesd / "modules.dep")
-    except FileNotFoundError:
+    except OSError:  # modprobe reads no more of it
         return b""
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from autokmod.config import RetryConfig
 from autokmod.errors import UnknownJob
+from autokmod.jobs import spool
 from autokmod.jobs.queue import Change, Queue
 from autokmod.jobs.spool import Spool
 from autokmod.model import Job, JobResult, JobState, Verb
@@ -345,3 +346,18 @@ def test_the_changes_of_a_job_carry_it_as_it_is_then(at: Setup) -> None:
     states = [(c.job.state, c.job.attempt) for c in at.changes]
     assert states == [(JobState.QUEUED, 0), (JobState.RUNNING, 0), (JobState.DELAYED, 1)]
     assert all(isinstance(c.job, Job) for c in at.changes)
+
+
+def test_of_a_thousand_jobs_none_is_read_again_for_another(at: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    at.paths.spool.mkdir()
+    for i in range(1000):
+        text = json.dumps({"format": 1, "verb": "reconcile", "krel": f"9.{i}", "why": "t"})
+        (at.paths.spool / f"reconcile-9.{i}.json").write_text(text)
+    at.queue.refresh()
+    read: list[Path] = []
+    monkeypatch.setattr(spool, "read_json", lambda path, **_: read.append(path))
+    for _ in range(3):
+        assert at.queue.take()
+        at.queue.finish(JobResult("done"))
+    assert read == []
+    assert len(at.queue.jobs()) == 997
