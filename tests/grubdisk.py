@@ -126,7 +126,7 @@ def made(root: RealRoot) -> Iterator[GrubDisk]:
         with open(image, "wb") as f:
             f.truncate(SIZE)
         subprocess.run(["mkfs.ext4", "-q", "-L", "autokmod", str(image)], check=True)
-        mount("-o", f"loop={stack.enter_context(_loop())}", str(image), str(path))
+        mount("-o", f"loop={stack.enter_context(loop())}", str(image), str(path))
         stack.callback(subprocess.run, ["umount", "--recursive", str(path)], check=True)
         _fill(root, path)
         yield GrubDisk(root, image, path)
@@ -147,7 +147,7 @@ def _fill(root: RealRoot, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _loop() -> Iterator[str]:
+def loop() -> Iterator[str]:
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         number = _free_number(control)
