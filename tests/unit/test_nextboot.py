@@ -200,6 +200,18 @@ def test_variables_that_nobody_can_read(machine: Machine, mounted: bool) -> None
     assert machine.ask().is_known == mounted
 
 
+def test_entries_on_the_extended_boot_partition(machine: Machine) -> None:
+    """They count; a loader.conf there does not."""
+    machine.write("efi/EFI/systemd/systemd-bootx64.efi")
+    for krel in (A, B):
+        machine.entry(krel, top="boot")
+    assert machine.ask().krel == B
+    machine.write("boot/loader/loader.conf", f"default m-{A}.conf\n")
+    assert machine.ask().krel == B
+    machine.write("efi/loader/loader.conf", f"default m-{A}.conf\n")
+    assert machine.ask().krel == A
+
+
 def test_tries(machine: Machine) -> None:
     machine.systemd_boot()
     (machine.root / f"boot/loader/entries/m-{B}.conf").rename(machine.root / f"boot/loader/entries/m-{B}+2-1.conf")
