@@ -13,6 +13,9 @@ from enum import StrEnum
 from autokmod.config import BootGuardConfig
 from autokmod.model import KeptOut, NextBoot, Reason
 
+DUE = "entry-due"
+PATIENCE_S = 3600  # a package manager that never ends is not waited for
+
 
 class Way(StrEnum):
     STAY = "stay"
@@ -29,6 +32,7 @@ class DoorFacts:
     running: str | None
     required: bool  # whether any package is
     now: float
+    busy: bool = False  # a package manager is at work, which may be making that kernel's initrd
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,16 @@ def why_not_enter(krel: str, facts: DoorFacts, limits: BootGuardConfig) -> Reaso
 
 
 def look_again(kept: Iterable[KeptOut], facts: DoorFacts, limits: BootGuardConfig) -> tuple[Verdict, ...]:
-    return tuple(_judge(one, facts, limits) for one in kept)
+    return tuple(_in_turn(_judge(one, facts, limits), facts, limits) for one in kept)
+
+
+def _in_turn(verdict: Verdict, facts: DoorFacts, limits: BootGuardConfig) -> Verdict:
+    """Whoever may enter waits for the package manager, but not for ever."""
+    waited_s = facts.now - verdict.kept.since
+    if verdict.way is not Way.ENTER or not facts.busy or not 0 <= waited_s < limits.hold_limit_s + PATIENCE_S:
+        return verdict
+    due = Reason(DUE, "its boot entry waits for the package manager to finish")
+    return Verdict(replace(verdict.kept, why=due), Way.STAY, "")
 
 
 def _judge(one: KeptOut, facts: DoorFacts, limits: BootGuardConfig) -> Verdict:

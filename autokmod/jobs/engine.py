@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from autokmod.act.initrd import forget_leftovers
@@ -16,6 +16,7 @@ from autokmod.jobs.bootguard import guard_boot
 from autokmod.jobs.compile import Progress
 from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
+from autokmod.jobs.keepout import has_due_entry
 from autokmod.jobs.look import Looker
 from autokmod.jobs.reconcile import Publishing, Reconciliation, unattended
 from autokmod.jobs.tokens import TokenPool
@@ -62,7 +63,12 @@ class Engine:
         results = [self._reconcile_job(krel, job, cancel, progress) for krel in krels]
         self.keep_small()
         self.guard_boot()
-        return _worst(results) or (results[0] if results else JobResult("done"))
+        return _worst(results) or self._entry_due(krels) or (results[0] if results else JobResult("done"))
+
+    def _entry_due(self, krels: Collection[str]) -> JobResult | None:
+        if not has_due_entry(self.paths, krels):
+            return None
+        return JobResult("failed", "a boot entry waits for the package manager to finish", transient=True, patient=True)
 
     def _reconcile_job(self, krel: str, job: Job, cancel: Cancel, progress: Progress) -> JobResult:
         try:

@@ -7,7 +7,7 @@ between leads to one run too many, never to a kernel that is forgotten without a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from autokmod import journal
 from autokmod.act.bootguard import add_entry, write_guard
 from autokmod.config import Config
 from autokmod.decide.guardview import find_listed
-from autokmod.decide.keepout import DoorFacts, Verdict, Way, is_over, look_again, why_not_enter
+from autokmod.decide.keepout import DUE, DoorFacts, Verdict, Way, is_over, look_again, why_not_enter
 from autokmod.decide.nextboot import decide_next_boot
 from autokmod.decide.readiness import required_problems
-from autokmod.errors import AutokmodError
+from autokmod.errors import AutokmodError, FormatError
 from autokmod.events import Event
 from autokmod.files import locked
 from autokmod.jobs.spool import Spool
@@ -26,6 +26,7 @@ from autokmod.model import GuardState, KeptOut, KernelState, Reason, Verb
 from autokmod.observe.bootguard import read_guard
 from autokmod.observe.machine import look_at_kernels
 from autokmod.observe.nextboot import look_at_boot
+from autokmod.observe.pkglock import find_busy_lock
 from autokmod.observe.sight import Sight
 from autokmod.paths import Paths
 
@@ -69,6 +70,15 @@ def is_kept_out(paths: Paths, krel: str) -> bool:
     return any(k.kernel == krel for k in read_guard(paths).kept_out)
 
 
+def has_due_entry(paths: Paths, krels: Collection[str]) -> bool:
+    """Whether one of these waits for nothing but the package manager."""
+    try:
+        kept = read_guard(paths).kept_out
+    except (FormatError, OSError):
+        return False
+    return any(k.kernel in krels and k.why.kind == DUE for k in kept)
+
+
 def _facts(paths: Paths, config: Config, now: float, without: str = "") -> DoorFacts:
     sights = [s for s in look_at_kernels(paths, now) if s.kernel.state is not KernelState.HEADERS_ONLY]
     sights = [s for s in sights if s.kernel.krel != without]
@@ -82,6 +92,7 @@ def _facts(paths: Paths, config: Config, now: float, without: str = "") -> DoorF
         running=os.uname().release if paths.root == Path("/") else None,
         required=_is_required(config),
         now=now,
+        busy=config.boot_guard.enabled and not without and find_busy_lock(paths) is not None,
     )
 
 

@@ -257,6 +257,19 @@ def test_whatever_goes_wrong_it_gets_its_entry(world: World, how: object) -> Non
     assert world.entries() == {world.older, world.newer}
 
 
+def test_not_while_a_package_manager_is_at_work(world: World) -> None:
+    """It may be making the initrd of that very kernel."""
+    world.kernel_install("add", world.newer)
+    world.mend()
+    world.write("var/lib/pacman/db.lck", "")
+    result = world.job(world.newer)
+    assert (result.result, result.transient, result.patient) == ("failed", True, True), "tried again soon"
+    assert world.entries() == {world.older}
+    (world.path / "var/lib/pacman/db.lck").unlink()
+    assert world.job(world.newer).result == "done"
+    assert (world.entries(), world.kept_out()) == ({world.older, world.newer}, ())
+
+
 def test_an_entry_that_cannot_be_made(world: World) -> None:
     """It is tried again, and said meanwhile."""
     world.kernel_install("add", world.newer)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autokmod.config import BootGuardConfig
 from autokmod.ctl.render import guard_sentences
 from autokmod.decide.guardview import find_listed
-from autokmod.decide.keepout import DoorFacts, Way, look_again, why_not_enter
+from autokmod.decide.keepout import DUE, PATIENCE_S, DoorFacts, Way, look_again, why_not_enter
 from autokmod.model import GuardState, KeptOut, NextBoot, Reason
 from autokmod.observe.nextboot import look_at_boot
 from tests.unit.test_nextboot import A as OLDER
@@ -68,6 +68,10 @@ def test_who_enters(facts: DoorFacts, limits: BootGuardConfig, is_kept: bool) ->
         (replace(NEW, next_boot=UNKNOWN), Way.ENTER),
         (replace(NEW, lacking={C: WHY, B: WHY}), Way.ENTER),
         (replace(NEW, present=frozenset((A, C))), Way.ENTER),  # what the machine relied on is about to go
+        (replace(NEW, lacking={}, busy=True), Way.STAY),
+        (replace(NEW, busy=True, now=1100.0), Way.STAY),
+        (replace(NEW, busy=True, now=1100.0 + PATIENCE_S), Way.ENTER),
+        (replace(NEW, busy=True, now=99.0), Way.ENTER),
         (replace(NEW, listed=frozenset((A, B, C))), Way.FORGET),
         (replace(NEW, present=frozenset((A, B))), Way.FORGET),
     ],
@@ -75,7 +79,8 @@ def test_who_enters(facts: DoorFacts, limits: BootGuardConfig, is_kept: bool) ->
 def test_for_how_long(facts: DoorFacts, way: Way) -> None:
     (verdict,) = look_again([KEPT], facts, LIMITS)
     assert verdict.way is way
-    assert verdict.kept == (replace(KEPT, why=WHY) if way is Way.STAY else KEPT)
+    why = KEPT.why if way is not Way.STAY else verdict.kept.why if facts.busy else WHY
+    assert (verdict.kept, facts.busy and way is Way.STAY) == (replace(KEPT, why=why), why.kind == DUE)
     assert bool(verdict.why) == (way is not Way.STAY)
 
 
