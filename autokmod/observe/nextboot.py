@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.errors import FormatError
+from autokmod.files import open_regular
 from autokmod.observe.bls import LoaderEntry, parse_entry, parse_loader_conf, unified_entry
 from autokmod.observe.grub import GrubLook, parse_grub_default, parse_grubenv
 from autokmod.observe.image.uki import COFF_SIZE, MAX_SECTIONS, PE_MAGIC, PE_OFFSET_AT, SECTION, SECTION_SIZE
@@ -86,7 +87,7 @@ class _Reader:
     def data(self, file: str) -> bytes | None:
         """None where it is not there; what may not be read is remembered."""
         try:
-            with open(self._paths.resolve(self._paths.at(file)), "rb") as f:
+            with open_regular(self._paths.resolve(self._paths.at(file))) as f:
                 return f.read(SIZE_LIMIT)
         except PermissionError:
             self._unreadable.append(f"/{file}")
@@ -201,7 +202,7 @@ class _Reader:
 
 def read_release(path: Path) -> str:
     """As a kernel image of x86 says it; "" where it does not. OSError travels."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         head = f.read(SETUP_AT + 0x100)
         if head[BOOT_MAGIC_AT : BOOT_MAGIC_AT + 4] != BOOT_MAGIC:
             return ""
@@ -213,7 +214,7 @@ def read_release(path: Path) -> str:
 def read_sections(path: Path, wanted: tuple[bytes, ...]) -> dict[bytes, str]:
     """Of a PE file, as text. Raises struct.error where it is none; OSError travels."""
     found = {}
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         head = f.read(SIZE_LIMIT >> 8)
         (start,) = struct.unpack_from("<I", head, PE_OFFSET_AT)
         magic, _, count, *_, optional = struct.unpack_from("<4sHHIIIH", head, start)
