@@ -53,6 +53,7 @@ class App:
             ended=lambda: self.loop.post(self._worker_ended),
             publishing=lambda krel: self._logind.publishing(krel) if self._logind else nullcontext(),
             working=lambda job: self._logind.working(self.core.config, job) if self._logind else nullcontext(),
+            idle=lambda: self._logind.rest() if self._logind else None,
         )
         self.manager = Manager(self.core)
         self._paths, self._log_level, self._use_bus = paths, log_level, use_bus

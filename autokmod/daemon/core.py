@@ -78,11 +78,12 @@ class Core:
         ended: Callable[[], None],
         publishing: Publishing,
         working: Callable[[Job], AbstractContextManager[None]],
+        idle: Callable[[], None],
     ) -> None:
         self.paths, self.config, self._publishing = paths, config, publishing
         self.engine = Engine(paths, config, time.time, publishing)
         self.queue = Queue(paths, config.retry, time.time, changed)
-        self.worker = Worker(self.queue, self.engine, progress=progress, ended=ended, working=working)
+        self.worker = Worker(self.queue, self.engine, progress=progress, ended=ended, working=working, idle=idle)
 
     # ---- looking ---------------------------------------------------------------------------------
 

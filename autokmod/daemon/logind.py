@@ -2,8 +2,9 @@
 
 A `delay` inhibitor is held while modules directories and initrds are being changed: logind waits for it, some seconds
 at most. With shutdown.block a `block` inhibitor is held while a job runs: those who ask logind without being root are
-refused until it is released, which is after shutdown.block_limit_s at the latest. Where there is no logind nothing is
-held, and everything goes on as it would: whatever is interrupted is done again.
+refused until it is released. All jobs that follow one another have shutdown.block_limit_s for that together, and what is
+tried again later has none. Where there is no logind nothing is held, and everything goes on as it would: whatever is
+interrupted is done again.
 
 pydbus knows no file descriptors, so the calls are GDBus's own.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +51,7 @@ class Logind:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._until: float | None = None  # on the monotonic clock: when blocking ends, for all jobs in a row
 
     def on_shutdown(self, callback: Callable[[bool], None]) -> None:
         """Called on the loop's thread: True when the machine is about to go down, False when it stays after all."""
@@ -73,12 +76,13 @@ class Logind:
 
     @contextlib.contextmanager
     def working(self, config: Config, job: Job) -> Iterator[None]:
-        why = f"Kernel modules for {job.krel} are being made"
-        inhibitor = self.inhibit(why, "block") if config.shutdown.block else None
+        """On the worker's thread, as is `rest`."""
+        left = self._left_s(config, job)
+        inhibitor = self.inhibit(f"Kernel modules for {job.krel} are being made", "block") if left > 0 else None
         if inhibitor is None:
             yield
             return
-        timer = threading.Timer(config.shutdown.block_limit_s, inhibitor.release)
+        timer = threading.Timer(left, inhibitor.release)
         timer.start()
         try:
             yield
@@ -86,6 +90,18 @@ class Logind:
             timer.cancel()
             timer.join()
             inhibitor.release()
+
+    def rest(self) -> None:
+        """There is nothing to do: the next job begins a row."""
+        self._until = None
+
+    def _left_s(self, config: Config, job: Job) -> float:
+        """How long may still be blocked."""
+        if not config.shutdown.block:
+            return 0.0
+        if self._until is None and job.attempt == 0:
+            self._until = time.monotonic() + config.shutdown.block_limit_s
+        return self._until - time.monotonic() if self._until is not None else 0.0
 
     def inhibit(self, why: str, mode: str) -> Inhibitor | None:
         """None where it is not to be had: there is no logind, or the machine is already on its way down."""

@@ -42,8 +42,8 @@ class Engine(Protocol):
 
 
 class Worker(threading.Thread):
-    """`progress` and `ended` are called on this thread: they must hand the word on and return. `working` is around
-    each job.
+    """`progress`, `ended` and `idle` (nothing is due) are called on this thread: they must hand the word on and return.
+    `working` is around each job.
     """
 
     def __init__(
@@ -55,11 +55,12 @@ class Worker(threading.Thread):
         ended: Callable[[], None],
         clock: Callable[[], float] = time.time,
         working: Callable[[Job], AbstractContextManager[None]] = unattended,
+        idle: Callable[[], None] = lambda: None,
         rest_s: float = REST_S,
     ) -> None:
         super().__init__(name="worker")
         self._queue, self._progress, self._ended, self._clock = queue, progress, ended, clock
-        self._engine, self._working = engine, working
+        self._engine, self._working, self._idle = engine, working, idle
         self._next_engine: Engine | None = None
         self._changed = threading.Condition()
         self._stopping = self._holding = self._has_worked = False
@@ -127,6 +128,7 @@ class Worker(threading.Thread):
                     self._running = (job.id, Cancel())
                     self._has_worked = True
                     return job
+                self._idle()
                 self._sleep(wait_s)
         return None
 

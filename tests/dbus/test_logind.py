@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gi.repository import Gio
@@ -13,7 +14,7 @@ from autokmod.daemon.logind import Logind
 from autokmod.model import Job, Verb
 from tests.dbus.busmachine import Machine, until
 from tests.dbus.peers import LOGIN1, delaying_others, hearing_inhibit, inhibitors, running, running_logind
-from tests.dbus.test_service import A, busy
+from tests.dbus.test_service import A, B, busy
 from tests.unit.handmade import add_kernel
 
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
@@ -63,6 +64,25 @@ def test_refusing_has_its_limit(machine: Machine, logind: Logind) -> None:
         until(lambda: ours(machine) == [])
 
 
+def blocking(seconds: int) -> Config:
+    return Config(shutdown=ShutdownConfig(block=True, block_limit_s=seconds))
+
+
+def test_jobs_in_a_row_have_one_limit_together(machine: Machine, logind: Logind) -> None:
+    job, again = Job(Verb.RECONCILE, A, "test", 0.0), Job(Verb.RECONCILE, A, "test", 0.0, attempt=1)
+    with logind.working(blocking(1), job):
+        until(lambda: ours(machine) == [])
+    for _ in range(2):
+        with logind.working(blocking(600), job):
+            assert ours(machine) == []
+    logind.rest()
+    with logind.working(blocking(600), again):
+        assert ours(machine) == []
+    for each in (job, again):
+        with logind.working(blocking(600), each):
+            assert ours(machine) == [WORKING]
+
+
 def test_without_logind_nothing_is_held_and_all_goes_on(machine: Machine) -> None:
     flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
     connection = Gio.DBusConnection.new_for_address_sync(machine.bus, flags, None, None)
@@ -101,6 +121,30 @@ def test_the_daemon_blocks_while_it_works(machine: Machine) -> None:
             until(lambda: ours(machine) == [WORKING])
         machine.settled(A)
         until(lambda: ours(machine) == [])
+
+
+def blocked(machine: Machine, heard: Path) -> int:
+    """How often the daemon asked for it, until now: whoever asks after it is heard after it."""
+    before = heard.read_text().count('STRING "test"')
+    with delaying_others(machine):
+        until(lambda: heard.read_text().count('STRING "test"') > before)
+    return heard.read_text().count("are being made")
+
+
+def test_queued_kernels_block_no_longer_than_one(machine: Machine) -> None:
+    add_kernel(machine.paths, A)
+    add_kernel(machine.paths, B)
+    configure(machine, "[shutdown]\nblock = true\nblock_limit_s = 1\n")
+    with running_logind(machine), hearing_inhibit(machine) as heard, machine.daemon(), machine.signals() as signals:
+        machine.settled(A, B)
+        before = blocked(machine, heard)
+        with busy(machine):
+            numbers = machine.call("Reconcile", "2", A, B, "false")
+            until(lambda: heard.read_text().count("are being made") > before)
+            until(lambda: ours(machine) == [])
+        for number in numbers:
+            signals.until_told(f"JobRemoved (uint32 {number}")
+        assert blocked(machine, heard) == before + 1
 
 
 def test_no_new_job_is_begun_when_the_machine_is_about_to_go_down(machine: Machine) -> None:
