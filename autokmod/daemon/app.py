@@ -67,6 +67,7 @@ class App:
         self._judge_due = self._take_up_due = False
         self._hinted_at = self._last_hint = 0.0
         self._timer: int | None = None
+        self._judge_timer: int | None = None
         self._stopping = False
 
     # ---- life ------------------------------------------------------------------------------------
@@ -280,7 +281,16 @@ class App:
             if not (in_transaction and status.state is KernelState.INCOMPLETE):
                 self._say(status)
             else:  # it is being unpacked, which is no reason for alarm
-                self.loop.after(TRANSACTION_S, self._judge)
+                self._judge_later()
+
+    def _judge_later(self) -> None:
+        """However many kernels are being unpacked, and however often they are looked at meanwhile."""
+        if self._judge_timer is None:
+            self._judge_timer = self.loop.after(TRANSACTION_S, self._judge_now)
+
+    def _judge_now(self) -> None:
+        self._judge_timer = None
+        self._judge()
 
     def _say(self, status: KernelStatus) -> None:
         """Pending is on the way to something else, and not worth a word."""
