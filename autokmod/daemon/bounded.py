@@ -28,22 +28,27 @@ log = journal.get()
 
 
 class Screen:
+    """plymouth's daemon is started at the same moment as we are when the machine goes down, so each line is offered to
+    it anew. Not where there is no plymouth, nor to one that takes a line and does not answer: it would hold up each.
+    """
+
     def __init__(self) -> None:
-        self._has_plymouth = _plymouth("--ping")
+        self._has_plymouth = True
 
     def say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a console that is closed or full keeps nothing from being done
             sys.stdout.write(f"autokmod: {text}\n")
             sys.stdout.flush()
-        if self._has_plymouth:
-            _plymouth("display-message", f"--text=autokmod: {text}")
+        self._has_plymouth = self._has_plymouth and _display(f"autokmod: {text}")
 
 
-def _plymouth(*args: str) -> bool:
+def _display(text: str) -> bool:
+    """Whether it is worth asking again."""
     try:
-        return run(("plymouth", *args), timeout_s=PLYMOUTH_S, check=False).returncode == 0
+        done = run(("plymouth", "display-message", f"--text={text}"), timeout_s=PLYMOUTH_S, check=False)
     except ToolMissing:
         return False
+    return done.returncode is not None
 
 
 @contextlib.contextmanager
