@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -112,8 +113,9 @@ def children() -> set[str]:
     """Zombies included: a child that nobody waited for is left behind as well."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        pids = (task / "children").read_text().split()
-        found |= {f"process {pid} ({_name(pid)})" for pid in pids}
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            pids = (task / "children").read_text().split()
+            found |= {f"process {pid} ({_name(pid)})" for pid in pids}
     return found
 
 

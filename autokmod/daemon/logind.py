@@ -2,7 +2,7 @@
 
 A `delay` inhibitor is held while modules directories and initrds are being changed: logind waits for it, some seconds
 at most. With shutdown.block a `block` inhibitor is held while a job runs: those who ask logind without being root are
-refused until it is released. All jobs that follow one another have shutdown.block_limit_s for that together, and what is
+refused until it is released. Jobs that follow one another have shutdown.block_limit_s for that together, and what is
 tried again later has none. Where there is no logind nothing is held, and everything goes on as it would: whatever is
 interrupted is done again.
 
