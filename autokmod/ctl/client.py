@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -24,6 +25,9 @@ LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.
 LOGIND_TIMEOUT_MS = 5000
 ASK = Gio.DBusCallFlags.NO_AUTO_START  # who only looks does not start a daemon
 CHANGE = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
+
+HERE = "here"
+OWNER = ("org.freedesktop.DBus", "org.freedesktop.DBus", "NameOwnerChanged", "/org/freedesktop/DBus")
 
 # The peer is not there, does not answer, or there is no bus at all.
 _ABSENT = (
@@ -124,11 +128,7 @@ class Endings:
 
     def __init__(self) -> None:
         self.seen: dict[int, str] = {}
-        try:
-            self._bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)  # kept: it is closed with its last reference
-        except GLib.Error as exc:
-            raise _translate(exc) from exc
-        self._bus.set_exit_on_close(False)  # GLib would end us with SIGTERM
+        self._bus = _connect()  # kept: it is closed with its last reference
         told = ("JobRemoved", PATH, None, Gio.DBusSignalFlags.NONE)
         self._bus.signal_subscribe(NAME, INTERFACE, *told, lambda *signal: self._ended(*signal[5].unpack()))
         list_jobs()  # once it answers, the bus daemon has heard what we want to be told
@@ -146,6 +146,43 @@ class Endings:
 
     def _ended(self, number: int, name: str, _result: str) -> None:
         self.seen[number] = name
+
+
+def follow() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Name and arguments of every signal of the daemon, as they come; NameOwnerChanged when it leaves or comes back.
+
+    First HERE, as nothing is missed from then on, and, as JobChanged, the jobs that are there already.
+    Raises DaemonUnavailable where no daemon is on the bus, or the bus itself goes away.
+    """
+    told: deque[tuple[str, tuple[Any, ...]]] = deque()
+    loop = GLib.MainLoop()
+
+    def hear(_bus: Any, _sender: str, _path: str, _interface: str, name: str, arguments: Any) -> None:
+        told.append((name, arguments.unpack()))
+        loop.quit()
+
+    bus, none = _connect(), Gio.DBusSignalFlags.NONE
+    bus.connect("closed", lambda *_: loop.quit())
+    bus.signal_subscribe(NAME, INTERFACE, None, PATH, None, none, hear)
+    bus.signal_subscribe(*OWNER, NAME, none, hear)
+    jobs = list_jobs()  # once it answers, the bus daemon has heard what we want to be told
+    yield HERE, ()
+    yield from (("JobChanged", (j["id"], f"{j['verb']}-{j['krel']}", j["state"])) for j in jobs)
+    while not bus.is_closed():
+        while told:
+            yield told.popleft()
+        loop.run()  # until there is something: unlike one turn of its context, it is ended by Ctrl-C at any moment
+    raise DaemonUnavailable
+
+
+def _connect() -> Any:
+    """Raises DaemonUnavailable where there is no bus."""
+    try:
+        bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)
+    except GLib.Error as exc:
+        raise _translate(exc) from exc
+    bus.set_exit_on_close(False)  # GLib would end us with SIGTERM
+    return bus
 
 
 def _password_agent() -> AbstractContextManager[None]:

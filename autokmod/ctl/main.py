@@ -21,7 +21,7 @@ configuration is wrong; 130 Ctrl-C.
 VERBS = dict.fromkeys(("status", "ready", "list-kernels"), "status") | {"explain": "explain"}
 VERBS |= dict.fromkeys(("list-packages", "logs"), "packages")
 VERBS |= dict.fromkeys(("list-jobs", "reconcile", "retry", "cancel", "wait"), "jobs")
-VERBS |= {name: name for name in ("check", "verify", "build", "gc", "key", "initrd")}
+VERBS |= {name: name for name in ("watch", "check", "verify", "build", "gc", "key", "initrd")}
 VERBS |= {"adopt": "adopt", "release": "adopt", "new": "recipes", "lint": "recipes"}
 DEFAULT = "status"
 

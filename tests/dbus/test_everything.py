@@ -38,6 +38,7 @@ VERBS = {
     "retry": ("ListKernels", "Reconcile"),
     "cancel": ("CancelJob",),
     "wait": ("ListJobs", "JobRemoved", "GetJob"),
+    "watch": ("ListJobs", "JobNew", "JobChanged", "JobProgress", "JobRemoved", "GetJob", "ReadinessChanged"),
     "gc": ("CollectGarbage",),
     "initrd restore": ("RestoreInitrd",),
 }

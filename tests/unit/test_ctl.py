@@ -33,7 +33,7 @@ ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
 A, B, C = "6.1.0-53-amd64", "6.1.0-55-amd64", "6.1.0-56-amd64"
 VERBS = ["status", "explain", "check", "ready", "list-kernels", "list-packages", "list-jobs", "reconcile", "retry"]
-VERBS += ["cancel", "wait", "logs", "verify", "build", "gc", "key", "new", "lint", "adopt", "release"]
+VERBS += ["cancel", "wait", "watch", "logs", "verify", "build", "gc", "key", "new", "lint", "adopt", "release"]
 
 
 @pytest.fixture
