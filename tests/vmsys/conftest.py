@@ -51,10 +51,10 @@ def guest(corpus: Corpus, world: World) -> Iterator[Guest]:
                 if found.is_on:
                     found.run("journalctl --no-pager -q -o short-precise -t autokmodd -t autokmod-hook -p debug")
         finally:
-            _keep(Path(scratch), corpus.directory / "vmsys" / KEPT)
+            keep(Path(scratch), corpus.directory / "vmsys" / KEPT)
 
 
-def _keep(scratch: Path, target: Path) -> None:
+def keep(scratch: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for log in scratch.glob("*.log"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +42,11 @@ class Machine:
 
     def power_on(self, krel: str) -> None:
         """Boot this kernel, until somebody answers. Raises MachineError."""
-        kernel, initrd = self._read_boot(krel)
+        loaded = self._loaded(krel)
         self.boots += 1
         talk = self.scratch / "talk"
         talk.unlink(missing_ok=True)
-        argv = [*QEMU, *self._drives(), *_serial(self.console, talk)]
-        argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", OPTIONS]
+        argv = [*QEMU, *self._drives(), *_serial(self.console, talk), *loaded]
         with open(self.scratch / "qemu.log", "ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._words = Words(self._connect(talk))
@@ -119,6 +118,11 @@ class Machine:
         for other in self.others:
             yield from ("-drive", f"file={other},format=raw,if=virtio,readonly=on")
 
+    def _loaded(self, krel: str) -> tuple[str, ...]:
+        """QEMU's options. Raises MachineError."""
+        kernel, initrd = self._read_boot(krel)
+        return "-kernel", str(kernel), "-initrd", str(initrd), "-append", OPTIONS
+
     def _read_boot(self, krel: str) -> tuple[Path, Path]:
         """Raises MachineError."""
         kernel, initrd = self.scratch / "vmlinuz", self.scratch / "initrd"
@@ -152,12 +156,15 @@ def _serial(console: Path, talk: Path) -> Iterator[str]:
     yield from ("-device", "virtserialport,chardev=talk,name=autokmod.test")
 
 
+Kind = Callable[[Path, Path, tuple[Path, ...]], Machine]
+
+
 @contextmanager
-def machine(scratch: Path, disk: Path, others: tuple[Path, ...]) -> Iterator[Machine]:
+def machine(scratch: Path, disk: Path, others: tuple[Path, ...], kind: Kind = Machine) -> Iterator[Machine]:
     """On a copy of the disk, and off when it is left."""
     copy = scratch / "disk.img"
     run(["cp", "--sparse=always", "--reflink=auto", str(disk), str(copy)], timeout_s=600)
-    found = Machine(scratch, copy, others)
+    found = kind(scratch, copy, others)
     try:
         yield found
     finally:

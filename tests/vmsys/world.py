@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 OTHERS = 3
 # One file each: an emulated machine takes ten to thirty times as long to compile it.
 SOURCES = ("vpoll", "acpi-call")
+LOADER = ("systemd-boot", "systemd-boot-efi")
 BROKEN = "crumbling"  # does not compile
 UPGRADED, CUT = SOURCES  # by and by; and with the power failing
 NEWER = "9.0"  # version of both, beside the real one; their modules say so under this name
@@ -56,6 +57,8 @@ def make_world(corpus: Corpus) -> World:
         archive = Archive(place / "debs")
         versions = add_kernels(corpus, archive, kernels)
         sources = add_sources(corpus, archive)
+        for layer in corpus.layers(LOADER):
+            archive.add(layer.deb)
         common = (f"linux-headers-{'-'.join(krel.split('-')[:2])}-common" for krel in kernels)
         installed = (f"linux-image-{kernels.first}", f"linux-headers-{kernels.first}", *common)
         disk = archive.write_disk()
