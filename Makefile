@@ -45,6 +45,9 @@ $(call put,755,systemd/entry.in,$(1))
 endef
 
 BUSSERVICE = $(wildcard systemd/io.github.*.service)
+# SUSE's only where that is.
+SUSE = $(wildcard /usr/lib/module-init-tools/regenerate-initrd-posttrans)
+TMPFILES = systemd/autokmod.tmpfiles $(if $(SUSE),systemd/autokmod-suse.tmpfiles)
 UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
 
 # All that is installed but for the program itself; what is no more in it, an upgrade removes.
@@ -52,7 +55,7 @@ INSTALLED = $(BINDIR)/autokmodctl $(SBINDIR)/autokmodd $(addprefix $(LIBEXECDIR)
 	$(patsubst systemd/%,$(UNITDIR)/%,$(UNITS)) \
 	$(patsubst systemd/%,$(DBUSDIR)/system-services/%,$(BUSSERVICE)) \
 	$(patsubst systemd/%.sysusers,$(SYSUSERSDIR)/%.conf,$(wildcard systemd/*.sysusers)) \
-	$(patsubst systemd/%.tmpfiles,$(TMPFILESDIR)/%.conf,$(wildcard systemd/*.tmpfiles)) \
+	$(patsubst systemd/%.tmpfiles,$(TMPFILESDIR)/%.conf,$(TMPFILES)) \
 	$(patsubst systemd/%,$(SYSTEMDDIR)/system-preset/%,$(wildcard systemd/*.preset)) \
 	$(patsubst systemd/%,$(SYSTEMDDIR)/catalog/%,$(wildcard systemd/*.catalog)) \
 	$(patsubst systemd/%,$(DBUSDIR)/system.d/%,$(wildcard systemd/io.github.*.conf)) \
@@ -136,7 +139,7 @@ install-program: may-install
 install-service:
 	$(foreach f,$(UNITS),$(call put,644,$(f),$(UNITDIR)/$(notdir $(f))))
 	$(foreach f,$(wildcard systemd/*.sysusers),$(call put,644,$(f),$(SYSUSERSDIR)/$(basename $(notdir $(f))).conf))
-	$(foreach f,$(wildcard systemd/*.tmpfiles),$(call put,644,$(f),$(TMPFILESDIR)/$(basename $(notdir $(f))).conf))
+	$(foreach f,$(TMPFILES),$(call put,644,$(f),$(TMPFILESDIR)/$(basename $(notdir $(f))).conf))
 	$(foreach f,$(wildcard systemd/*.preset),$(call put,644,$(f),$(SYSTEMDDIR)/system-preset/$(notdir $(f))))
 	$(foreach f,$(wildcard systemd/*.catalog),$(call put,644,$(f),$(SYSTEMDDIR)/catalog/$(notdir $(f))))
 	$(foreach f,$(BUSSERVICE),$(call put,644,$(f),$(DBUSDIR)/system-services/$(notdir $(f))))

@@ -479,6 +479,7 @@ class KernelRecord:
     initrd_ok: bool = True
     initrd_seen: tuple[int, ...] | None = None  # what stat(2) said of the image that `initrd` is about
     initrd_modules: tuple[str, ...] = ()  # ours that it carries as they are on disk
+    initrd_waits_since: float | None = None  # s since epoch: others are at work, whose end it waits for
     # Kernel.changed_at and .installed_at as they were when it was examined; None in records of before
     kernel_changed_at: float | None = None
     kernel_installed_at: float | None = None

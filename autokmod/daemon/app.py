@@ -31,7 +31,7 @@ from autokmod.errors import ConfigError
 from autokmod.events import Event
 from autokmod.jobs.queue import Change, ChangeKind
 from autokmod.model import Job, JobState, KernelState, KernelStatus, Readiness
-from autokmod.observe.pkglock import find_busy_lock
+from autokmod.observe.atwork import find_package_manager
 from autokmod.paths import Paths
 
 REMOVED = "removed"  # the readiness of a kernel that is gone
@@ -263,7 +263,7 @@ class App:
     def _look_at_kernels(self) -> tuple[Standing, bool]:
         """And whether a package manager is at work."""
         self._judge_due = False
-        in_transaction = find_busy_lock(self._paths) is not None
+        in_transaction = find_package_manager(self._paths) is not None
         return self.core.standing(), in_transaction
 
     def _judged(self, result: Future[tuple[Standing, bool]]) -> None:

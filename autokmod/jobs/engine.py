@@ -150,7 +150,7 @@ def job_result(record: KernelRecord) -> JobResult:
     if record.index is not None:
         return JobResult("failed", f"{record.krel}: {record.index.text}", transient=True)
     if record.initrd is not None and record.initrd.kind == "initrd-due":
-        return JobResult("failed", "the initrd waits for the package manager to finish", transient=True, patient=True)
+        return JobResult("failed", f"{record.krel}: {record.initrd.text}", transient=True, patient=True)
     if record.initrd is not None and not record.initrd_ok:
         may_pass = record.initrd.kind == "initrd-failed" and record.initrd_seen is None
         return JobResult("failed", f"{record.krel}: {record.initrd.text}", transient=may_pass)

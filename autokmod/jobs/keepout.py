@@ -23,10 +23,10 @@ from autokmod.events import Event
 from autokmod.files import locked
 from autokmod.jobs.spool import Spool
 from autokmod.model import GuardState, KeptOut, KernelState, Reason, Verb
+from autokmod.observe.atwork import find_package_manager
 from autokmod.observe.bootguard import read_guard
 from autokmod.observe.machine import look_at_kernels
 from autokmod.observe.nextboot import look_at_boot
-from autokmod.observe.pkglock import find_busy_lock
 from autokmod.observe.sight import Sight
 from autokmod.paths import Paths
 
@@ -92,7 +92,7 @@ def _facts(paths: Paths, config: Config, now: float, without: str = "") -> DoorF
         running=os.uname().release if paths.root == Path("/") else None,
         required=_is_required(config),
         now=now,
-        busy=config.boot_guard.enabled and not without and find_busy_lock(paths) is not None,
+        busy=config.boot_guard.enabled and not without and find_package_manager(paths) is not None,
     )
 
 

@@ -21,8 +21,8 @@ from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
+from autokmod.observe.atwork import find_package_manager
 from autokmod.observe.kernels import read_kernel
-from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
@@ -83,7 +83,7 @@ class Reconciliation:
             return False
         if self.asked:
             return announced_at != self.announced_before
-        return 0 <= self.clock() - announced_at < LEAVING_S or find_busy_lock(self.paths) is not None
+        return 0 <= self.clock() - announced_at < LEAVING_S or find_package_manager(self.paths) is not None
 
     def _apply(self, facts: Facts, decisions: Sequence[Decision]) -> KernelRecord:
         explained = [self._explained(d) for d in decisions]
@@ -98,7 +98,7 @@ class Reconciliation:
             return record
         records, force = self.looker.records, self.force
         step = InitrdStep(
-            self.paths, self.config, self.krel, records, self.cancel, self.publishing, force=force, asked=self.asked
+            self.paths, self.config, self.krel, records, self.cancel, self.publishing, force, self.clock, self.asked
         )
         done = step.run(record)
         announce(record, done)

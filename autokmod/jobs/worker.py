@@ -193,11 +193,19 @@ class Worker(threading.Thread):
         retry, failures = self._queue.retry, job.attempt + 1
         wait_s = delay_s(failures, retry, patient=result.patient) if result.transient else None
         if result.result == "failed" and wait_s is not None:
-            log.warning(f"{job.name}: {result.message}; will be tried again in {wait_s:.0f} s", kind=Event.JOB_DELAYED)
+            self._say_delay(job, result, wait_s)
             self._queue.delay(self._clock() + wait_s, result.message)
             return
         self._say_failure(job, result)
         self._queue.finish(result)
+
+    def _say_delay(self, job: Job, result: JobResult, wait_s: float) -> None:
+        """Whom it waits for is said once: it is looked for again and again."""
+        text = f"{job.name}: {result.message}; will be tried again in {wait_s:.0f} s"
+        if not result.patient:
+            log.warning(text, kind=Event.JOB_DELAYED)
+        elif job.last_error != result.message:
+            log.info(text, kind=Event.JOB_DELAYED)
 
     def _say_failure(self, job: Job, result: JobResult) -> None:
         """Once, not at every look: whatever a package manager does is a reason to look at every kernel."""

@@ -68,9 +68,9 @@ class World:
         for krel in self.krels:
             assert self.root.chroot("mkinitramfs.real", "-o", f"/boot/initrd.img-{krel}", krel).returncode == 0
 
-    def reconcile(self, krel: str = "", *, asked: bool = True, **initrd: object) -> KernelRecord:
+    def reconcile(self, krel: str = "", *, asked: bool = True, later_s: float = 0.0, **initrd: object) -> KernelRecord:
         config = Config(initrd=InitrdConfig(**initrd))  # type: ignore[arg-type]
-        with closing(Engine(self.root.paths, config, time.time)) as engine:
+        with closing(Engine(self.root.paths, config, lambda: time.time() + later_s)) as engine:
             return engine.reconcile(krel or self.krel, asked=asked)
 
     def reconcile_configured(self) -> KernelRecord:

@@ -17,6 +17,7 @@ import pytest
 from autokmod.act.generators.suse import SCRIPT
 from autokmod.config import Config
 from autokmod.jobs.engine import Engine, job_result
+from autokmod.jobs.initrd.say import WAIT_LIMIT_S
 from autokmod.observe.blob import read_blob
 from autokmod.observe.records import read_record
 from autokmod.run import Cancel
@@ -129,6 +130,53 @@ def test_an_image_that_changes_while_a_package_manager_is_at_work(world: World) 
         assert job_result(record).patient
         assert world.reconcile().initrd == record.initrd
     assert world.reconcile().initrd_ok
+
+
+def test_a_package_manager_that_never_ends(world: World) -> None:
+    """A lock may be held for hours by a program that somebody left open."""
+    (world.root.path / "etc/initramfs-tools/modules").write_text("rootdrv\n")
+    with package_manager(world):
+        record = world.reconcile()
+        assert "dpkg (/var/lib/dpkg/lock)" in word(record).text
+        assert world.reconcile(later_s=WAIT_LIMIT_S - 60) == record
+        assert world.runs == 0
+        done = world.reconcile(later_s=WAIT_LIMIT_S + 1)
+        assert (done.initrd_ok, word(done).kind) == (True, "initrd-refreshed"), word(done).text
+        assert done.initrd_waits_since is None
+
+
+def test_kernel_install_is_waited_for(world: World) -> None:
+    """It takes no lock, and whoever runs it by hand holds none either: a generator may be at work below it."""
+    (world.root.path / "etc/initramfs-tools/modules").write_text("rootdrv\n")
+    plugin = world.root.path / "etc/kernel/install.d/50-slow.install"
+    plugin.parent.mkdir(parents=True, exist_ok=True)
+    plugin.write_text("#!/bin/sh\necho begun\nread -r _\n")
+    plugin.chmod(0o755)
+    settings = (
+        "KERNEL_INSTALL_PLUGINS=/etc/kernel/install.d/50-slow.install",
+        f"MACHINE_ID={'a' * 32}",
+        "BOOT_ROOT=/boot",
+    )
+    command = [
+        "chroot",
+        str(world.root.path),
+        "env",
+        *settings,
+        "kernel-install",
+        "add",
+        world.krel,
+        f"/boot/vmlinuz-{world.krel}",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as kernel_install:
+        assert kernel_install.stdout is not None
+        assert kernel_install.stdout.readline() == b"begun\n"
+        record = world.reconcile()
+        assert (record.initrd_ok, word(record).kind, world.runs) == (False, "initrd-due", 0)
+        assert "kernel-install (process" in word(record).text
+        assert job_result(record).patient
+        kernel_install.communicate(b"\n")
+    assert kernel_install.returncode == 0
+    assert word(world.reconcile()).kind == "initrd-refreshed"
 
 
 MEANWHILE = "/usr/sbin/mkinitramfs.real -o /boot/theirs {krel} && mv /boot/theirs /boot/initrd.img-{krel}"

@@ -11,7 +11,7 @@ from autokmod.config import Config
 from autokmod.daemon import app as app_module
 from autokmod.daemon.app import App
 from autokmod.daemon.loop import Loop
-from autokmod.observe.pkglock import PACMAN
+from autokmod.observe.atwork import PACMAN
 from autokmod.paths import Paths
 from tests.unit.handmade import add_kernel
 

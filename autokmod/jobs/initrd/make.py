@@ -20,9 +20,9 @@ from autokmod.jobs.initrd.look import Examined, Looking
 from autokmod.jobs.initrd.say import Finding, note, sentence, settle, untold
 from autokmod.jobs.overlay import overlay_for
 from autokmod.model import KernelRecord, Reason
+from autokmod.observe.atwork import find_at_work
 from autokmod.observe.image.base import Base
 from autokmod.observe.initrd import Found, identify
-from autokmod.observe.pkglock import find_busy_lock
 from autokmod.observe.records import read_record
 from autokmod.paths import Paths
 from autokmod.run import Cancel
@@ -42,6 +42,7 @@ class Making:
     generator: Generator
     cancel: Cancel
     publishing: Publishing
+    regardless: bool = False  # of who is at work: they were waited for long enough
 
     def anew(self, record: KernelRecord, before: Examined) -> KernelRecord:
         """Raises InitrdFailed, OSError: then the image that stood stands."""
@@ -112,7 +113,7 @@ class Making:
         """
         image = self.found.path
         is_alone = image.exists() and (self.generator.in_place or identify(image) == seen)
-        is_busy = not self.generator.in_place and find_busy_lock(self.paths) is not None
+        is_busy = not (self.generator.in_place or self.regardless) and find_at_work(self.paths) is not None
         if record.going or not is_alone or is_busy:
             raise Overtaken(self.inside, "somebody else was at it meanwhile")
 
@@ -155,5 +156,8 @@ class Making:
         return self.paths.inside(self.found.path)
 
 
-def making(looking: Looking, found: Found, made_by: str | None, cancel: Cancel, publishing: Publishing) -> Making:
-    return Making(looking, found, choose(looking.paths, found.place, made_by), cancel, publishing)
+def making(
+    looking: Looking, found: Found, made_by: str | None, cancel: Cancel, publishing: Publishing, *, regardless: bool
+) -> Making:
+    generator = choose(looking.paths, found.place, made_by)
+    return Making(looking, found, generator, cancel, publishing, regardless)

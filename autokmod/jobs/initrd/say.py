@@ -11,7 +11,8 @@ from autokmod.model import KernelRecord, Reason
 from autokmod.observe.records import read_record
 from autokmod.paths import Paths
 
-FAILED, RESTORED, UNTOLD = "initrd-failed", "initrd-restored", "initrd-untold"
+DUE, FAILED, RESTORED, UNTOLD = "initrd-due", "initrd-failed", "initrd-restored", "initrd-untold"
+WAIT_LIMIT_S = 600.0  # for others: a lock may be held for hours by a program that somebody left open
 MOST_NAMED = 5  # of the reasons in one sentence
 
 
@@ -23,12 +24,19 @@ class Finding:
     ok: bool
     seen: tuple[int, ...] | None = None  # of the image that this is about; None: it is looked into again
     modules: tuple[str, ...] = ()  # that it carries as they are on disk
+    waits_since: float | None = None  # s since epoch: for others, who are at work
 
 
 def note(paths: Paths, record: KernelRecord, finding: Finding) -> KernelRecord:
     """Under the lock."""
-    word, modules = finding.word, finding.modules
-    done = replace(record, initrd=word, initrd_ok=finding.ok, initrd_seen=finding.seen, initrd_modules=modules)
+    done = replace(
+        record,
+        initrd=finding.word,
+        initrd_ok=finding.ok,
+        initrd_seen=finding.seen,
+        initrd_modules=finding.modules,
+        initrd_waits_since=finding.waits_since,
+    )
     if done != record:
         write_record(paths, done)
     return done
@@ -46,9 +54,10 @@ def settle(paths: Paths, record: KernelRecord, finding: Finding) -> KernelRecord
 # ---- words ---------------------------------------------------------------------------------------
 
 
-def due(krel: str) -> Finding:
-    text = "its initrd is looked into as soon as the package manager has finished"
-    return Finding(Reason("initrd-due", text, hint=f"autokmodctl reconcile {krel}"), ok=False)
+def due(who: str, since: float) -> Finding:
+    text = f"its initrd is looked into as soon as {who} has finished"
+    hint = f"nothing: that is tried again by itself, and done all the same after {WAIT_LIMIT_S / 60:.0f} minutes"
+    return Finding(Reason(DUE, text, hint=hint), ok=False, waits_since=since)
 
 
 def good(inside: str, seen: tuple[int, ...], modules: tuple[str, ...]) -> Finding:

@@ -5,6 +5,7 @@ Only where it is concerned and wrong: at most one run of its generator for all p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,11 +14,23 @@ from autokmod.config import Config
 from autokmod.decide.image import OPAQUE
 from autokmod.jobs.initrd.look import Examined, Looking, placed
 from autokmod.jobs.initrd.make import Making, Overtaken, Publishing, making
-from autokmod.jobs.initrd.say import FAILED, RESTORED, UNTOLD, Finding, due, good, note, sentence, settle, stale
+from autokmod.jobs.initrd.say import (
+    FAILED,
+    RESTORED,
+    UNTOLD,
+    WAIT_LIMIT_S,
+    Finding,
+    due,
+    good,
+    note,
+    sentence,
+    settle,
+    stale,
+)
 from autokmod.model import KernelRecord, Reason
+from autokmod.observe.atwork import find_at_work
 from autokmod.observe.bootplaces import find_away
 from autokmod.observe.initrd import Found, find_image, identify
-from autokmod.observe.pkglock import find_busy_lock
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
@@ -33,6 +46,7 @@ class InitrdStep:
     cancel: Cancel
     publishing: Publishing
     force: bool = False  # also where a person put the former image back
+    clock: Callable[[], float] = time.time
     asked: bool = True  # False: something may have changed; a failure of before need not be tried once more
 
     def run(self, record: KernelRecord) -> KernelRecord:
@@ -48,9 +62,19 @@ class InitrdStep:
             return self._settle(record, Finding(Reason("initrd-away", why, hint=f"mount {away}"), ok=False))
         if self._is_known(record, found):
             return record
-        if find_busy_lock(self.paths) is not None:
-            return self._settle(record, due(self.krel)) if record.initrd_ok and has_files else record
+        who = find_at_work(self.paths)
+        if who is not None and not self._has_waited(record):
+            return self._wait(record, who) if has_files or record.initrd_modules else record
         return self._examine(record, found) if found is not None else self._without_image(record)
+
+    def _wait(self, record: KernelRecord, who: str) -> KernelRecord:
+        since = self.clock() if record.initrd_waits_since is None else record.initrd_waits_since
+        return self._settle(record, due(who, since))
+
+    def _has_waited(self, record: KernelRecord) -> bool:
+        """Long enough; or the clock was put back, and nobody can tell."""
+        since = record.initrd_waits_since
+        return since is not None and not 0 <= self.clock() - since < WAIT_LIMIT_S
 
     def say_restored(self, record: KernelRecord, found: Found) -> KernelRecord:
         """Under the lock. What a person put back stays, right or not, until modules change or somebody forces it."""
@@ -93,7 +117,8 @@ class InitrdStep:
     def _examine(self, record: KernelRecord, found: Found) -> KernelRecord:
         seen, inside = identify(found.path), self.paths.inside(found.path)
         looked = self.looking.look(record, found.path)
-        maker = making(self.looking, found, looked.made_by, self.cancel, self.publishing)
+        is_late = self._has_waited(record)
+        maker = making(self.looking, found, looked.made_by, self.cancel, self.publishing, regardless=is_late)
         if not looked.problems:
             right = good(inside, seen, tuple(looked.expected))
             was_untold = record.initrd is not None and record.initrd.kind == UNTOLD
@@ -112,7 +137,7 @@ class InitrdStep:
         try:
             return make(record, looked)
         except Overtaken:
-            return self._settle(record, due(self.krel))
+            return self._wait(record, find_at_work(self.paths) or "whoever was at it meanwhile")
         except InitrdFailed as exc:
             failed = exc
         except OSError as exc:  # a /boot that is read-only, or full
