@@ -12,15 +12,18 @@ from autokmod.paths import Paths
 LIMIT = 1 << 20  # bytes of one file
 # One name a line, and options behind it; `#` begins a comment.
 LISTS = ("etc/initramfs-tools/modules", "usr/share/initramfs-tools/modules", "usr/share/initramfs-tools/modules.d/*")
-# KEY+="a b", KEY=(a b), key: a,b
+# KEY+="a b", KEY=(a b), over several lines where quotes or brackets are; key: a,b
+_VALUE = r"""(\([^)]*\)|"[^"]*"|'[^']*'|.*)"""
+_DRACUT, _MKINITCPIO = r"^\s*(?:add_drivers|force_drivers|drivers)\+?=" + _VALUE, r"^\s*MODULES\+?=" + _VALUE
 ASSIGNMENTS = (
-    ("etc/dracut.conf", r"^\s*(?:add_drivers|force_drivers|drivers)\+?=(.*)$"),
-    ("etc/dracut.conf.d/*.conf", r"^\s*(?:add_drivers|force_drivers|drivers)\+?=(.*)$"),
-    ("usr/lib/dracut/dracut.conf.d/*.conf", r"^\s*(?:add_drivers|force_drivers|drivers)\+?=(.*)$"),
-    ("etc/mkinitcpio.conf", r"^\s*MODULES\+?=(.*)$"),
-    ("etc/mkinitcpio.conf.d/*.conf", r"^\s*MODULES\+?=(.*)$"),
-    ("etc/booster.yaml", r"^\s*(?:modules|modules_force_load):(.*)$"),
+    ("etc/dracut.conf", _DRACUT),
+    ("etc/dracut.conf.d/*.conf", _DRACUT),
+    ("usr/lib/dracut/dracut.conf.d/*.conf", _DRACUT),
+    ("etc/mkinitcpio.conf", _MKINITCPIO),
+    ("etc/mkinitcpio.conf.d/*.conf", _MKINITCPIO),
+    ("etc/booster.yaml", r"^\s*(?:modules|modules_force_load):(.*)"),
 )
+_COMMENT = re.compile(r"#.*")
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -40,7 +43,7 @@ def _assigned(paths: Paths) -> Iterator[str]:
     for pattern, assignment in ASSIGNMENTS:
         for text in _texts(paths, pattern):
             for value in re.findall(assignment, text, re.MULTILINE):
-                yield from (module_name(word) for word in _WORD.findall(value.partition("#")[0]))
+                yield from (module_name(word) for word in _WORD.findall(_COMMENT.sub("", value)))
 
 
 def _texts(paths: Paths, pattern: str) -> Iterator[str]:
