@@ -34,8 +34,8 @@ CONFS = {
     "many": CONF + 'for i in {0..9999}; do BUILT_MODULE_NAME[$i]="m$i" DEST_MODULE_LOCATION[$i]=/extra; done\n',
     "forking": "f() { f | f & }; f; sleep 1000\n",
     "loud": "yes autokmod | head -c 300000000\n" + CONF,
-    "garbage": CONF + 'MAKE[0]="sh -c \'echo not a module >garbage.ko\'"\n',
-    "nothing-made": CONF + 'MAKE[0]=true\n',
+    "garbage": CONF + "MAKE[0]=\"sh -c 'echo not a module >garbage.ko'\"\n",
+    "nothing-made": CONF + "MAKE[0]=true\n",
 }
 
 

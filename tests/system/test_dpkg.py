@@ -69,9 +69,7 @@ def test_a_kernel_comes_and_goes(real_root: MakeRoot, corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("damage", [take_libexec_away, take_python_away, break_python, make_spool_a_file])
-def test_nothing_of_ours_stops_dpkg(
-    real_root: MakeRoot, corpus: Corpus, damage: Callable[[RealRoot], None]
-) -> None:
+def test_nothing_of_ours_stops_dpkg(real_root: MakeRoot, corpus: Corpus, damage: Callable[[RealRoot], None]) -> None:
     root, krel = system_of(real_root()), corpus.trio.first
     damage(root)
     said = dpkg(root, "--install", *(layer.deb for layer in (corpus.image(krel), *corpus.headers(krel))))
