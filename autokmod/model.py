@@ -454,6 +454,11 @@ class BootCheck:
     previous_stays: bool = False  # the image before it should be gone, and could not be removed: to be tried again
 
     @property
+    def is_about_nothing(self) -> bool:
+        """Neither was anything promised, nor should anything have been."""
+        return not (self.modules or self.lacking)
+
+    @property
     def is_good(self) -> bool:
         """Nothing else is loaded than what was built, and of what is required all."""
         wrong = (LoadState.OTHER, LoadState.NOT_LOADED)

@@ -99,7 +99,7 @@ def machine_lines(statuses: Sequence[KernelStatus], style: Style, *, full: bool)
 
 
 def _boot_lines(status: KernelStatus) -> Iterator[str]:
-    if status.booted is not None and (status.booted.modules or status.booted.lacking):
+    if status.booted is not None and not status.booted.is_about_nothing:
         yield f"    {clean(boot_sentence(status.booted))}"
 
 

@@ -18,6 +18,7 @@ from autokmod.config import Config, LogLevel
 from autokmod.daemon import logcontrol
 from autokmod.daemon.bus import Bus, BusUnavailable
 from autokmod.daemon.core import Core, Standing
+from autokmod.daemon.late import Late
 from autokmod.daemon.logcontrol import LogControl
 from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
@@ -68,6 +69,7 @@ class App:
         self._hinted_at = self._last_hint = 0.0
         self._timer: int | None = None
         self._judge_timer: int | None = None
+        self._late = Late(self.loop, self._compare_boot)
         self._stopping = False
 
     # ---- life ------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ class App:
             self._look("boot", time.time())
             self._guard()
             self.core.worker.start()
-            self._start_watchdog()
+            self._feed_watchdog()
             self._tell_state()
             notify("READY=1")
             return self.loop.run()
@@ -152,14 +154,11 @@ class App:
         if self._watcher:
             self._watcher.close()
 
-    def _start_watchdog(self) -> None:
+    def _feed_watchdog(self) -> None:
         seconds = watchdog_s()
         if seconds is not None:
-            self._feed_watchdog(seconds)
-
-    def _feed_watchdog(self, seconds: float) -> None:
-        notify("WATCHDOG=1")
-        self.loop.after(seconds, lambda: self._feed_watchdog(seconds))
+            notify("WATCHDOG=1")
+            self.loop.after(seconds, self._feed_watchdog)
 
     # ---- configuration ---------------------------------------------------------------------------
 
@@ -216,13 +215,17 @@ class App:
 
     def _look(self, why: str, hinted_at: float) -> None:
         self._hinted_at = hinted_at
-        self._do(lambda: self.core.look(why, hinted_at), self._looked)
+        self._do(lambda: (self.core.compare_boot(), self.core.look(why, hinted_at)), self._looked)
 
-    def _looked(self, result: Future[float | None]) -> None:
-        wait = result.result()
+    def _looked(self, result: Future[tuple[bool, float | None]]) -> None:
+        is_open, wait = result.result()
+        self._late.looked(is_open=is_open)
         if wait is not None:
             self._look_in(wait)
         self._judge()
+
+    def _compare_boot(self) -> None:
+        self._do(lambda: (self.core.compare_boot(), None), self._looked)
 
     # ---- telling ---------------------------------------------------------------------------------
 
@@ -238,7 +241,9 @@ class App:
             else:
                 self.manager.JobChanged(job.id, job.name, job.state.value)
         self._tell_state()
-        if job.state is not JobState.RUNNING or change.kind is ChangeKind.REMOVED:
+        if change.kind is ChangeKind.REMOVED:
+            self._compare_boot()
+        elif job.state is not JobState.RUNNING:
             self._judge()
 
     def _progress(self, job: Job, text: str) -> None:

@@ -18,7 +18,7 @@ from autokmod.daemon.bounded import LONGEST_S, Bounded, Screen, minutes, time_li
 from autokmod.daemon.sayings import say
 from autokmod.decide.need import needs_look
 from autokmod.errors import ToolMissing
-from autokmod.jobs.booted import check_boot
+from autokmod.jobs.booted import compare_boot
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.machine import read_machine
 from autokmod.jobs.queued import read_jobs
@@ -37,7 +37,7 @@ log = journal.get()
 def run_boot_check(paths: Paths, config: Config, krel: str | None = None) -> int:
     """`krel`: None is the running kernel. 0 unless a package that is required is absent from it."""
     limit_s = min(config.boot.time_limit_s, LONGEST_S)
-    check_boot(paths, config, time.time())
+    compare_boot(paths, config, time.time())
     status = _status(paths, config, krel or os.uname().release)
     if status is None or not limit_s or not needs_look(status):
         return _code(status)

@@ -15,7 +15,7 @@ from autokmod.config import Config
 from autokmod.config_load import load_config
 from autokmod.daemon.settle import wait_s
 from autokmod.errors import FormatError, UnknownKernel, UnknownPackage
-from autokmod.jobs.booted import check_boot
+from autokmod.jobs.booted import compare_boot
 from autokmod.jobs.byhand import restore_image
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
@@ -164,6 +164,10 @@ class Core:
         """Which kernel may be booted by default: see config.BootGuardConfig."""
         self.engine.guard_boot()
 
+    def compare_boot(self) -> bool:
+        """What this boot has loaded, with what was promised. Whether anything may still come."""
+        return compare_boot(self.paths, self.config, time.time())
+
     def take_up(self) -> None:
         """Something changed in the spool."""
         self.queue.refresh()
@@ -172,7 +176,6 @@ class Core:
     def look(self, why: str, hinted_at: float) -> float | None:
         """Queue a look at every kernel that has come to rest. How long to wait for the others, if there are any."""
         now = time.time()
-        check_boot(self.paths, self.config, now)
         sources = self._sources_changed_at()
         settling = wait_s(sources, hinted_at, now, self.config.daemon.settle_s)
         if settling:

@@ -15,6 +15,7 @@ from autokmod.daemon.authorize import Action
 from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
 from autokmod.daemon.core import Core, Standing
 from autokmod.daemon.variants import record
+from autokmod.decide.boot import boot_word
 from autokmod.jsonvalue import to_json
 from autokmod.model import Reason
 
@@ -44,6 +45,7 @@ class Manager:
         self.NextBootReason: Record = {}
         self.NextBootLoader = self.NextBootEntry = ""
         self.BootGuard: Record = {}
+        self.ThisBoot = "unknown"
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Set properties and tell about those that are other than before."""
@@ -54,7 +56,7 @@ class Manager:
             self.PropertiesChanged(INTERFACE, changed, [])
 
     def tell_standing(self, standing: Standing) -> None:
-        """What the next boot takes, and what the boot guard does about it: together, as one follows from the other."""
+        """What the next boot takes, what the boot guard does about it, and what this boot made of its promises."""
         taken = next((s for s in standing.kernels if s.next_boot), None)
         self.update(
             {
@@ -64,6 +66,7 @@ class Manager:
                 "NextBootLoader": standing.next_boot.loader,
                 "NextBootEntry": standing.next_boot.entry,
                 "BootGuard": record({**to_json(standing.guard), **to_json(standing.limits)}),
+                "ThisBoot": boot_word(next((s.booted for s in standing.kernels if s.running), None)),
             }
         )
 

@@ -71,3 +71,10 @@ def boot_sentence(check: BootCheck) -> str:
     others = [f"{m.module} {WORDS[m.state]}" for m in check.modules if m.state is not LoadState.LOADED]
     lacking = [f"{name} is required, and not in place" for name in check.lacking]
     return f"booted: {'; '.join((*promised, *others, *lacking))}"
+
+
+def boot_word(check: BootCheck | None) -> str:
+    """For programs."""
+    if check is None or check.is_about_nothing:
+        return "unknown"
+    return "as-promised" if check.is_good else "differs"

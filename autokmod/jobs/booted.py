@@ -116,8 +116,8 @@ def _settle(paths: Paths, boot: Boot, before: BootCheck | None, check: BootCheck
 
 
 def _tell(krel: str, before: BootCheck | None, check: BootCheck) -> None:
-    said = (before.modules, before.lacking) if before is not None else ((), ())
-    if (check.modules, check.lacking) not in (said, ((), ())):
+    is_said = before is not None and (before.modules, before.lacking) == (check.modules, check.lacking)
+    if not (is_said or check.is_about_nothing):
         say, kind = (log.info, Event.BOOT_AS_PROMISED) if check.is_good else (log.warning, Event.BOOT_DIFFERS)
         say(f"{krel}: {boot_sentence(check)}", kind=kind, krel=krel)
 

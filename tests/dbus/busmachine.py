@@ -135,13 +135,16 @@ class Machine:
         mine = {"PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF-8", "DBUS_SYSTEM_BUS_ADDRESS": self.bus}
         return {"PATH": os.environ["PATH"], **mine, **more}
 
+    def argv(self, *options: str) -> list[str]:
+        return [sys.executable, "-m", "autokmod.daemon.main", "--root", str(self.paths.root), *options]
+
     @contextmanager
     def daemon(self, *options: str, ready: bool = True, **env: str) -> Iterator[Daemon]:
         """When it is left, the daemon must have ended well, unless the test ended it."""
         self._count += 1
         log = self.directory / f"daemon{self._count}.log"
         notifications = Notifications(self.directory / f"notify{self._count}")
-        argv = [sys.executable, "-m", "autokmod.daemon.main", "--root", str(self.paths.root), *options]
+        argv = self.argv(*options)
         env = self.env(NOTIFY_SOCKET=str(notifications.path), **env)
         with open(log, "w") as out, subprocess.Popen(argv, env=env, stderr=out, stdout=out, text=True) as process:
             daemon = Daemon(process, log, notifications)

@@ -16,11 +16,20 @@ from autokmod.act.records import write_record
 from autokmod.config import Config, PackageConfig
 from autokmod.ctl.render import machine_lines
 from autokmod.ctl.terminal import Style
-from autokmod.decide.boot import Promise, boot_sentence, decide_booted
+from autokmod.decide.boot import Promise, boot_sentence, boot_word, decide_booted
 from autokmod.decide.readiness import decide_readiness
 from autokmod.events import Event
-from autokmod.jobs.booted import check_boot
-from autokmod.model import BootCheck, BootedModule, DecisionKind, KernelRecord, LoadState, ModuleId, PlacedFile
+from autokmod.jobs.booted import check_boot, compare_boot
+from autokmod.model import (
+    BootCheck,
+    BootedModule,
+    DecisionKind,
+    KernelRecord,
+    LoadState,
+    ModuleId,
+    PlacedFile,
+    Placement,
+)
 from autokmod.observe.boot import read_boot, read_id, read_loaded
 from autokmod.observe.initrd import PREVIOUS
 from autokmod.observe.kernels import read_kernel
@@ -91,10 +100,10 @@ def test_sentence() -> None:
 # ---- on a machine
 
 
-def boot(paths: Paths, *loaded: str, boot_id: str = ID, at: float = 0.0, state: str = "Live") -> None:
+def boot(paths: Paths, *loaded: str, boot_id: str = ID, at: float = 0.0, state: str = "Live", krel: str = KREL) -> None:
     for file, text in {
         "proc/sys/kernel/random/boot_id": f"{boot_id}\n",
-        "proc/sys/kernel/osrelease": f"{KREL}\n",
+        "proc/sys/kernel/osrelease": f"{krel}\n",
         "proc/stat": f"cpu  1 2 3\nbtime {int(at or time.time() + 1000)}\nprocesses 1\n",
         "proc/modules": "".join(f"{name} 16384 0 - {state} 0x0000000000000000 (OE)\n" for name in loaded),
     }.items():
@@ -108,6 +117,15 @@ def boot(paths: Paths, *loaded: str, boot_id: str = ID, at: float = 0.0, state: 
         (notes / ".note.gnu.build-id").write_bytes(NOTE)
 
 
+def place_module(paths: Paths, krel: str, name: str) -> Placement:
+    """One that says what it is."""
+    placement = place(paths, krel, name)
+    modinfo = (("license", "GPL"), ("srcversion", SRC))
+    ko = make_ko(name=name, modinfo=modinfo, sections=[Sec(".note.gnu.build-id", NOTE)])
+    (paths.modulesd(krel) / placement.files[0].path).write_bytes(ko)
+    return placement
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
@@ -117,21 +135,16 @@ def paths(tmp_path: Path) -> Paths:
 
 def add_modules(paths: Paths) -> None:
     add_kernel(paths, KREL)
-    placements = []
-    for name in ("one", "two"):
-        placement = place(paths, KREL, name)
-        modinfo = (("license", "GPL"), ("srcversion", SRC))
-        ko = make_ko(name=name, modinfo=modinfo, sections=[Sec(".note.gnu.build-id", NOTE)])
-        (paths.modulesd(KREL) / placement.files[0].path).write_bytes(ko)
-        placements.append(placement)
-    record(paths, KREL, *placements)
+    record(paths, KREL, *(place_module(paths, KREL, name) for name in ("one", "two")))
 
 
-def image(paths: Paths) -> Path:
-    file = paths.boot / f"initrd.img-{KREL}"
+def image(paths: Paths, krel: str = KREL) -> Path:
+    """And what was kept of the one before, whose name is the result."""
+    file = paths.boot / f"initrd.img-{krel}"
     file.write_bytes(b"image")
-    file.with_name(file.name + PREVIOUS).write_bytes(b"former")
-    return file
+    previous = file.with_name(file.name + PREVIOUS)
+    previous.write_bytes(b"former")
+    return previous
 
 
 def checked(paths: Paths, *required: str) -> KernelRecord:
@@ -170,7 +183,7 @@ def test_a_module_that_is_only_coming_or_going_is_not_loaded(paths: Paths) -> No
 
 def test_all_is_as_promised(paths: Paths) -> None:
     boot(paths, "one", "two")
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     found = checked(paths, "one")
     assert states(found) == {"one": LoadState.LOADED, "two": LoadState.LOADED}
     assert found.booted is not None
@@ -180,7 +193,7 @@ def test_all_is_as_promised(paths: Paths) -> None:
 
 def test_what_is_required_comes_later_and_the_former_image_stays_until_then(paths: Paths) -> None:
     boot(paths, "two")
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     assert states(checked(paths, "one"))["one"] is LoadState.NOT_LOADED
     assert previous.exists()
     boot(paths, "one", "two")
@@ -223,7 +236,7 @@ def test_the_former_image_stays_while_a_required_package_is_not_in_place(
 ) -> None:
     boot(paths, "one", "two")
     standing(paths, "one", **how)
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     found = checked(paths, "one").booted
     assert found is not None
     assert (found.is_good, previous.exists()) == (may_go, not may_go)
@@ -248,7 +261,7 @@ def test_what_is_required_and_nowhere_or_cannot_be_read_is_lacking(paths: Paths,
     elif name == "unreadable":
         file.write_bytes(b"no module")
     required = "three" if name == "three" else "one"
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     found = checked(paths, required).booted
     assert found is not None
     assert (found.is_good, found.lacking) == (False, (required,))
@@ -261,7 +274,7 @@ def test_what_is_required_and_nowhere_or_cannot_be_read_is_lacking(paths: Paths,
 )
 def test_what_the_administrator_does_not_want_here_is_not_lacking(paths: Paths, word: PackageConfig) -> None:
     boot(paths, "one", "two")
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     found = check_boot(paths, Config(packages=(("three", word),)), 5.0, here=True)
     assert found is not None
     assert found.booted is not None
@@ -271,7 +284,7 @@ def test_what_the_administrator_does_not_want_here_is_not_lacking(paths: Paths, 
 def test_another_owners_modules_are_what_is_promised_where_they_serve(paths: Paths) -> None:
     boot(paths, "two")
     standing(paths, "one", files=(), beside=(place_of(paths, "one"),), kind=DecisionKind.SKIP)
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     assert states(checked(paths, "one"))["one"] is LoadState.NOT_LOADED
     assert previous.exists()
     boot(paths, "one", "two")
@@ -297,7 +310,7 @@ def test_what_was_placed_in_this_boot_was_not_promised_for_it(paths: Paths) -> N
 
 def test_an_image_that_was_made_since_has_not_booted(paths: Paths) -> None:
     boot(paths, "one", "two", at=time.time() - 1000)
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     assert checked(paths, "one").booted is not None
     assert previous.exists()
 
@@ -305,7 +318,7 @@ def test_an_image_that_was_made_since_has_not_booted(paths: Paths) -> None:
 def test_another_is_loaded(paths: Paths) -> None:
     boot(paths, "one", "two")
     paths.at("sys/module/one/notes/.note.gnu.build-id").write_bytes(NOTE[:-1] + b"x")
-    previous = image(paths).with_name(f"initrd.img-{KREL}{PREVIOUS}")
+    previous = image(paths)
     assert states(checked(paths))["one"] is LoadState.OTHER
     assert previous.exists()
 
@@ -366,3 +379,81 @@ def test_status_tells_of_this_boot_alone(paths: Paths) -> None:
     assert "    booted: 1 of 2 loaded as promised; two is not loaded" in lines
     assert decide_readiness(replace(sight, boot_id="another"), Config(), ()).booted is None
     assert decide_readiness(replace(sight, boot_id=None), Config(), ()).booted is None
+
+
+def test_a_word_for_programs() -> None:
+    assert boot_word(None) == "unknown"
+    assert boot_word(check()) == "unknown"
+    assert boot_word(check(LoadState.LOADED, LoadState.NOT_LOADED)) == "as-promised"
+    assert boot_word(check(LoadState.LOADED, LoadState.OTHER)) == "differs"
+    assert boot_word(BootCheck(ID, 1.0, (), lacking=("one",))) == "differs"
+
+
+# ---- what may still come, and what is in the way
+
+
+def is_open(paths: Paths, *required: str) -> bool:
+    config = Config(packages=tuple((name, PackageConfig(required=True)) for name in required))
+    return compare_boot(paths, config, 5.0, here=True)
+
+
+def test_nothing_is_waited_for_where_nothing_is_missing(paths: Paths) -> None:
+    assert not is_open(paths), "no boot is known of"
+    boot(paths, "one")
+    assert is_open(paths)
+    assert is_open(paths)
+    boot(paths, "two")
+    assert not is_open(paths)
+    assert not is_open(paths)
+    boot(paths, boot_id="another")
+    assert is_open(paths)
+    write_record(paths, KernelRecord(KREL, 1.0, ()))
+    assert not is_open(paths)
+    assert is_open(paths, "three")
+    write_record(paths, KernelRecord(KREL, 1.0, (), going=True))
+    assert not is_open(paths, "three")
+    paths.record(KREL).unlink()
+    assert not is_open(paths, "three")
+
+
+def test_a_former_image_that_cannot_be_removed_is_tried_again(paths: Paths) -> None:
+    boot(paths, "one", "two")
+    previous = image(paths)
+    previous.unlink()
+    previous.mkdir()
+    with structlog.testing.capture_logs() as entries:
+        assert is_open(paths, "one")
+        assert is_open(paths, "one")
+    assert [e["kind"] for e in entries] == [Event.BOOT_CHECK_FAILED, Event.BOOT_AS_PROMISED], "each is said once"
+    assert str(previous) in entries[0]["event"]
+    previous.rmdir()
+    previous.write_bytes(b"former")
+    assert not is_open(paths, "one")
+    assert not previous.exists()
+    previous.write_bytes(b"put there since")
+    assert not is_open(paths, "one")
+    assert previous.exists()
+
+
+def test_it_is_not_tried_again_where_something_else_is_late(paths: Paths) -> None:
+    boot(paths, "one")
+    previous = image(paths)
+    assert is_open(paths, "one")
+    assert not previous.exists()
+    previous.write_bytes(b"put there since")
+    assert is_open(paths, "one")
+    boot(paths, "two")
+    assert not is_open(paths, "one")
+    assert previous.exists()
+
+
+def test_what_fails_is_told_and_ends_nothing(paths: Paths) -> None:
+    boot(paths, "one", "two")
+    paths.at("proc/modules").unlink()
+    with structlog.testing.capture_logs() as entries:
+        assert is_open(paths)
+    (entry,) = entries
+    assert (entry["log_level"], entry["kind"]) == ("warning", Event.BOOT_CHECK_FAILED)
+    assert str(paths.at("proc/modules")) in entry["event"]
+    boot(paths, "one", "two")
+    assert not is_open(paths)
