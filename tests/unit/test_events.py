@@ -251,11 +251,12 @@ def with_app(paths: Paths, work: Callable[[App], None], *, use_bus: bool = False
 
 def kernel_is_gone(paths: Paths) -> None:
     add_kernel(paths, A)
-    (status,) = read_machine(paths, Config(), (), NOW)
+    statuses = read_machine(paths, Config(), (), NOW)
 
     def work(app: App) -> None:
-        app._judged(told(({A: status}, False)))
-        app._judged(told(({}, False)))
+        before = app.core.standing()
+        app._judged(told((replace(before, kernels=statuses), False)))
+        app._judged(told((replace(before, kernels=()), False)))
 
     with_app(paths, work)
 
