@@ -79,8 +79,10 @@ def _tell_machine(paths: Paths, view: View, statuses: Sequence[KernelStatus], ou
         output.data({**_machine_json(view, statuses), **neighbours})
     else:
         guard = [clean(line) for line in view.guard_lines]
+        next_boot_lines = () if full else _next_boot_lines(view, output)
         neighbour_lines = () if full else _neighbour_lines(paths, output)
-        output.lines([*machine_lines(statuses, output.style, full=full), *guard, *neighbour_lines])
+        kernel_lines = machine_lines(statuses, output.style, full=full)
+        output.lines([*kernel_lines, *next_boot_lines, *guard, *neighbour_lines])
         _tell_empty(paths, view, output)
     return OK if all_ready(statuses) else NOT_READY
 
@@ -93,6 +95,14 @@ def _machine_json(view: View, statuses: Sequence[KernelStatus]) -> dict[str, Any
         "next_boot": to_json(view.next_boot),
         "boot_guard": to_json(view.guard) if view.guard else None,
     }
+
+
+def _next_boot_lines(view: View, output: Output) -> Iterator[str]:
+    """Where no kernel is marked as the one, although there is a choice."""
+    taken, reason = view.next_boot, view.next_boot.reason
+    if taken.krel is None and len([s for s in view.statuses if is_bootable(s)]) > 1:
+        word = "" if taken.is_known else "unknown: "
+        yield from reason_lines(replace(reason, text=f"next boot: {word}{reason.text}"), output.style, indent="")
 
 
 def _neighbour_lines(paths: Paths, output: Output) -> Iterator[str]:

@@ -25,7 +25,7 @@ from autokmod.jobs.spool import Spool
 from autokmod.jsonvalue import from_json
 from autokmod.model import BuildError, DecisionKind, KernelRecord, KernelStatus, Reason, Verb
 from autokmod.paths import Paths
-from tests.unit.handmade import add_kernel, add_source, link, place, record
+from tests.unit.handmade import add_headers, add_kernel, add_source, link, place, record
 
 CHECKOUT = Path(__file__).parents[2]
 CTL = (sys.executable, "-m", "autokmod.ctl.main")
@@ -92,6 +92,7 @@ def test_all_ready(paths: Paths) -> None:
         "    pkg  1.0  built\n"
         f"● {B}  ready\n"
         f"    pkg  1.0  linked to {A}  the build for {A} is compatible: all 61 symbol versions agree\n"
+        "next boot: unknown: no boot loader that autokmod knows is installed (GRUB, systemd-boot)\n"
     )
 
 
@@ -295,6 +296,49 @@ def test_ready_asks_for_the_next_boots_kernel(paths: Paths, index: int, code: in
     assert data(done)["next_boot"]["krel"] == {0: A, 1: C, 7: None}[index]
     kernels = {k["krel"]: k["next_boot"] for k in data(ctl(paths, "list-kernels", "--json"))["kernels"]}
     assert kernels[A] == (None if index == 7 else index == 0)
+
+
+def grub(paths: Paths, default: str, *krels: str) -> None:
+    """Its first entry is no kernel's."""
+    (paths.boot / "grub").mkdir(parents=True)
+    entries = [f"menuentry {k} {{ linux /boot/vmlinuz-{k} }}\n" for k in krels]
+    text = f"set default={default}\nmenuentry Windows {{ chainloader +1 }}\n{''.join(entries)}"
+    (paths.boot / "grub/grub.cfg").write_text(text)
+
+
+def about_next_boot(paths: Paths, *args: str) -> list[str]:
+    return [line for line in ctl(paths, "status", *args).stdout.splitlines() if "next boot" in line]
+
+
+def test_status_says_when_the_next_boots_kernel_is_unknown(paths: Paths) -> None:
+    why = "no boot loader that autokmod knows is installed (GRUB, systemd-boot)"
+    assert about_next_boot(paths) == [f"next boot: unknown: {why}"]
+    assert about_next_boot(paths, A) == [], "of one kernel nobody asked which"
+    grub(paths, "1\nif keystatus; then set default=2; fi", A, B)
+    (line,) = about_next_boot(paths)
+    assert line == f"next boot: unknown: {data(ctl(paths, 'status', '--json'))['next_boot']['reason']['text']}"
+
+
+@pytest.mark.parametrize(
+    ("default", "line"),
+    [("1", f"● {A}  ready  (next boot)"), ("0", "next boot: the next boot takes 'Windows', which is no kernel")],
+)
+def test_status_says_of_a_next_boot_that_is_known_which_it_is(paths: Paths, default: str, line: str) -> None:
+    grub(paths, default, A, B)
+    assert about_next_boot(paths) == [line]
+
+
+def test_status_says_nothing_of_the_next_boot_where_there_is_no_choice(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    assert about_next_boot(paths) == []
+    add_kernel(paths, A)
+    paths.modulesd(B).mkdir(parents=True)
+    add_headers(paths, B)
+    assert about_next_boot(paths) == []
+    (paths.modulesd(B) / "build").unlink()
+    paths.modulesd(B).rmdir()
+    add_kernel(paths, C)
+    assert len(about_next_boot(paths)) == 1
 
 
 def test_explain_a_link(paths: Paths) -> None:
