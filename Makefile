@@ -9,6 +9,7 @@ LIBEXECDIR = $(PREFIX)/libexec/autokmod
 PYTHONDIR = $(PREFIX)/lib/autokmod/python
 COMPLETIONDIR = $(PREFIX)/share/bash-completion/completions
 SCHEMADIR = $(PREFIX)/share/autokmod
+MANDIR = $(PREFIX)/share/man
 UNITDIR = $(PREFIX)/lib/systemd/system
 # Whatever the prefix: their readers look nowhere else.
 SYSTEMDDIR = /usr/lib/systemd
@@ -50,6 +51,10 @@ SUSE = $(wildcard /usr/lib/module-init-tools/regenerate-initrd-posttrans)
 TMPFILES = systemd/autokmod.tmpfiles $(if $(SUSE),systemd/autokmod-suse.tmpfiles)
 UNITS = $(filter-out $(BUSSERVICE),$(foreach kind,service path timer slice target,$(wildcard systemd/*.$(kind))))
 
+MANPAGES = $(wildcard docs/man/*.[158])
+# $(call manpage,FILE): where it goes, by its section.
+manpage = $(MANDIR)/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+
 # All that is installed but for the program itself; what is no more in it, an upgrade removes.
 INSTALLED = $(BINDIR)/autokmodctl $(SBINDIR)/autokmodd $(addprefix $(LIBEXECDIR)/,hook kernel-event package-event) \
 	$(patsubst systemd/%,$(UNITDIR)/%,$(UNITS)) \
@@ -63,13 +68,15 @@ INSTALLED = $(BINDIR)/autokmodctl $(SBINDIR)/autokmodd $(addprefix $(LIBEXECDIR)
 	$(patsubst autokmod/data/depmod.d/%,$(DEPMODDIR)/%,$(wildcard autokmod/data/depmod.d/*.conf)) \
 	$(patsubst autokmod/data/completions/%,$(COMPLETIONDIR)/%,$(wildcard autokmod/data/completions/autokmodctl)) \
 	$(patsubst autokmod/data/%,$(SCHEMADIR)/%,$(wildcard autokmod/data/*.schema.json)) \
+	$(foreach f,$(MANPAGES),$(call manpage,$(f))) \
 	$(patsubst kernel-install.d/%,$(KERNELINSTALLDIR)/%,$(wildcard kernel-install.d/*.install)) \
 	$(patsubst kernel-install.d/alpm/%,$(ALPMHOOKDIR)/%,$(ALPMHOOKS)) \
 	$(patsubst %,$(DEBIANHOOKDIR)/%/autokmod,$(DEBIANHOOKS))
 # Looked at before anything is copied: only what was not there before is enabled.
 NEW_UNITS := $(filter-out $(notdir $(wildcard $(DESTDIR)$(UNITDIR)/*.service)),$(notdir $(UNITS)))
 
-.PHONY: help demo test test-vm test-corpus bench check install may-install install-program install-service install-hooks \
+.PHONY: help demo test test-vm test-corpus bench check install may-install install-program install-man install-service \
+	install-hooks \
 	uninstall purge clean
 .NOTPARALLEL:
 
@@ -111,7 +118,7 @@ check:
 	shellcheck .ci/setup .ci/run systemd/activate kernel-install.d/*-event kernel-install.d/*.install \
 		kernel-install.d/debian/autokmod
 
-install: may-install install-program install-service install-hooks
+install: may-install install-program install-man install-service install-hooks
 	@printf '%s\n' $(INSTALLED) | systemd/activate tidy '$(DESTDIR)' '$(SCHEMADIR)/installed'
 	@systemd/activate install '$(DESTDIR)' '$(SBINDIR)' '$(NEW_UNITS)'
 
@@ -135,6 +142,9 @@ install-program: may-install
 	$(call entry,$(LIBEXECDIR)/hook,autokmod.hook)
 	$(foreach f,$(wildcard autokmod/data/completions/autokmodctl),$(call put,644,$(f),$(COMPLETIONDIR)/$(notdir $(f))))
 	$(foreach f,$(wildcard autokmod/data/*.schema.json),$(call put,644,$(f),$(SCHEMADIR)/$(notdir $(f))))
+
+install-man:
+	$(foreach f,$(MANPAGES),$(call put,644,$(f),$(call manpage,$(f))))
 
 install-service:
 	$(foreach f,$(UNITS),$(call put,644,$(f),$(UNITDIR)/$(notdir $(f))))

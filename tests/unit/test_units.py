@@ -27,7 +27,7 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("units")
     program = place / "autokmodd"
     shutil.copy("/bin/true", program)
-    output("make", "-s", "-C", SYSTEMD.parent, "install-service", f"DESTDIR={place}")
+    output("make", "-s", "-C", SYSTEMD.parent, "install-service", "install-man", f"DESTDIR={place}")
     installed = place / "usr/lib/systemd/system"
     assert {f.name for f in installed.iterdir()} >= set(UNITS)
     for unit in installed.iterdir():
@@ -44,8 +44,10 @@ def output(*argv: str | Path) -> str:
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_systemd_understands_the_unit(units: Path, name: str) -> None:
-    assert output("systemd-analyze", "verify", "--man=no", units / name) == ""
+def test_systemd_understands_the_unit(units: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And finds the manual pages that it names."""
+    monkeypatch.setenv("MANPATH", str(units.parents[2] / "share/man"))
+    assert output("systemd-analyze", "verify", "--man=yes", units / name) == ""
 
 
 @pytest.mark.parametrize("name", UNITS)
