@@ -365,6 +365,15 @@ def test_only_what_was_just_taken_over_is_said_to_be(paths: Paths, heard: Heard)
     assert (said["AUTOKMOD_KERNEL"], said["AUTOKMOD_PACKAGE"]) == (B, "evdi")
 
 
+def test_what_is_not_finished_is_no_event(paths: Paths, heard: Heard) -> None:
+    add_kernel(paths, A)
+    (status,) = read_machine(paths, Config(), (Job(Verb.RECONCILE, A, "test", NOW),), NOW)
+    say(status)
+    (said,) = heard()
+    assert "MESSAGE_ID" not in said
+    assert (said["AUTOKMOD_KERNEL"], said["AUTOKMOD_RESULT"]) == (A, "pending")
+
+
 def test_jobs_without_a_number_go_by_their_name(paths: Paths, heard: Heard) -> None:
     fails_once(paths)
     (said,) = [e for e in heard() if e.get("MESSAGE_ID") == Event.JOB_FAILED]

@@ -174,6 +174,7 @@ def test_logging_never_raises(tmp_path: Path, stream: io.TextIOWrapper) -> None:
 LINES: list[tuple[LogLevel, str, Fields, str]] = [
     ("info", "evdi: built for 6.1", {"krel": "6.1", "package": "evdi"}, "evdi: built for 6.1\n"),
     ("info", "built", {"krel": "6.1", "package": "evdi"}, "built [kernel=6.1, package=evdi]\n"),
+    ("info", "built", {"job": "reconcile-6.1", "package": "evdi"}, "built [package=evdi]\n"),
     ("warning", "hm", {}, "warning: hm\n"),
     ("error", "no\nTraceback", {"job": "3"}, "error: no [job=3]\nTraceback\n"),
     ("notice", "bell \x07 and \x1b]0;title\x07", {}, "bell ? and ?]0;title?\n"),
