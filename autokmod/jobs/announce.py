@@ -14,6 +14,7 @@ INITRD = {
     "initrd-stale": Event.INITRD_STALE,
     "initrd-restored": Event.INITRD_STALE,
     "initrd-away": Event.INITRD_AWAY,
+    "initrd-opaque": Event.INITRD_AWAY,
     "initrd-gone": Event.INITRD_GONE,
     "initrd-untold": Event.INITRD_UNTOLD,
 }

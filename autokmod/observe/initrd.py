@@ -81,6 +81,33 @@ def is_unified_of(name: str, krel: str) -> bool:
     return re.fullmatch(rf"((.*-)?{re.escape(krel)}|{of_dracut}){tail}\.efi", name) is not None
 
 
+# ---- copies for the boot loader
+
+
+def find_copies(paths: Paths, krel: str, found: Found) -> tuple[tuple[Path, ...], ...]:
+    """Of an image below /boot what kernel-install made for a boot loader that does not read it there: the images of
+    each boot entry of this system, and each unified one. One of an entry's images may be another part of it."""
+    if found.place is Place.ENTRY:
+        return ()
+    tokens = _entry_tokens(paths)
+    by_entry: dict[Path, list[Path]] = {}
+    for path, place in _candidates(paths, krel):
+        if place is Place.ENTRY and path != found.path and _file(paths, path) is not None:
+            by_entry.setdefault(path if path.suffix == ".efi" else path.parent, []).append(path)
+    mine = (e for e in by_entry if any(e.parent.name == t or e.name.startswith(f"{t}-{krel}") for t in tokens))
+    return tuple(tuple(by_entry[entry]) for entry in mine)
+
+
+def _entry_tokens(paths: Paths) -> frozenset[str]:
+    """Another system on the same disk may have entries of the same kernel. kernel-install(8), --entry-token=."""
+    release = dict(_RELEASE.findall(read_quietly(paths.at("etc/os-release"))))
+    files = (read_quietly(paths.at(f"etc/{name}")).strip() for name in ("kernel/entry-token", "machine-id"))
+    return frozenset(filter(None, (*files, *release.values())))
+
+
+_RELEASE = re.compile(r"""^(ID|IMAGE_ID)=["']?([^"'\s]+)""", re.MULTILINE)
+
+
 # ---- named after the kernel's package
 
 

@@ -63,6 +63,27 @@ def test_a_boot_loader_that_was_not_told(world: World) -> None:
     assert (world.root.path / "tmp/told").read_text() == f"{world.krel} /boot/initrd.img-{world.krel}\n"
 
 
+def test_a_copy_for_the_boot_loader(world: World) -> None:
+    """systemd-boot reads no /boot of Debian's: what it has is a copy, which a hook makes, or does not."""
+    token, other = "a" * 32, "b" * 32
+    (world.root.path / "etc/machine-id").write_text(f"{token}\n")
+    copy, others = (world.root.paths.boot / "efi" / t / world.krel / f"initrd.img-{world.krel}" for t in (token, other))
+    for path in (copy, others):  # made before the module was there
+        path.parent.mkdir(parents=True)
+        path.write_bytes(world.image().read_bytes())
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind) == (False, "initrd-untold"), word(record).text
+    assert f"/boot/efi/{token}/{world.krel}" in word(record).text
+    assert "it lacks rootdrv" in word(record).text
+    hook = world.root.path / "etc/initramfs/post-update.d/loader"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ncp $2 /boot/efi/{token}/$1/\n")
+    hook.chmod(0o755)
+    record = world.reconcile()
+    assert (record.initrd_ok, word(record).kind, world.runs) == (True, "initrd-right", 1), word(record).text
+    assert copy.read_bytes() == world.image().read_bytes() != others.read_bytes()
+
+
 def test_telling_a_boot_loader_keeps_nobody_waiting(world: World) -> None:
     """A post-update hook may take its time, and must be able to ask: hooks of kernels need the lock."""
     lock = world.root.paths.lock.relative_to(world.root.path)

@@ -6,7 +6,7 @@ held against what stands on disk at that moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from autokmod.jobs.overlay import overlay_for
 from autokmod.model import KernelRecord, Reason
 from autokmod.observe.atwork import find_at_work
 from autokmod.observe.image.base import Base
-from autokmod.observe.initrd import Found, identify
+from autokmod.observe.initrd import Found, find_copies, identify
 from autokmod.observe.records import read_record
 from autokmod.paths import Paths
 from autokmod.run import Cancel
@@ -60,8 +60,17 @@ class Making:
         """Who must be told of a new image was: only then is all well with it."""
         limit = self.looking.config.initrd.time_limit_s
         failure = tell(self.paths, self.generator, self.krel, self.found.path, timeout_s=limit)
-        why = f"what tells the boot loader failed: {failure}"
-        return settle(self.paths, record, good if failure is None else untold(good, why))
+        why = f"what tells the boot loader failed: {failure}" if failure else self.wrong_copy(record, good.modules)
+        return settle(self.paths, record, good if why is None else untold(good, why))
+
+    def wrong_copy(self, record: KernelRecord, modules: Collection[str]) -> str | None:
+        """Boot loaders that do not read /boot have copies, which nobody may have made anew. `modules`: of the image."""
+        for images in find_copies(self.paths, self.krel, self.found):
+            looked = [self.looking.look(record, image, modules).problems for image in images]
+            if all(looked):
+                inside = self.paths.inside(images[0])
+                return f"its copy for the boot loader, {inside}, is not right: {sentence(looked[0])}"
+        return None
 
     # ---- under the lock, but for the generator
 

@@ -121,8 +121,9 @@ class InitrdStep:
         maker = making(self.looking, found, looked.made_by, self.cancel, self.publishing, regardless=is_late)
         if not looked.problems:
             right = good(inside, seen, tuple(looked.expected))
-            was_untold = record.initrd is not None and record.initrd.kind == UNTOLD
-            return maker.tell(record, right) if was_untold else self._settle(record, right)
+            is_untold = record.initrd is not None and record.initrd.kind == UNTOLD
+            is_untold = is_untold or maker.wrong_copy(record, right.modules) is not None
+            return maker.tell(record, right) if is_untold else self._settle(record, right)
         if looked.is_hidden:  # what a generator makes would be hidden as well
             word = Reason(OPAQUE, f"of {inside} nobody knows: {sentence(looked.problems)}")
             return self._settle(record, Finding(word, ok=False, seen=seen))
