@@ -28,6 +28,17 @@ Then = Callable[[AutokmodError | None], None]  # called with the refusal, None i
 log = journal.get()
 
 
+def ask_uid(connection: Any, sender: str, then: Callable[[int | None], None]) -> None:
+    """The bus daemon knows who calls; None: the caller is gone, and with it whoever it was."""
+    arguments = GLib.Variant("(s)", (sender,))
+    target = (BUS, BUS_PATH, BUS, "GetConnectionUnixUser")
+
+    def answered(reply: tuple[Any, ...] | GLib.Error) -> None:
+        then(None if isinstance(reply, GLib.Error) else int(reply[0]))
+
+    _call(connection, target, arguments, "(u)", BUS_TIMEOUT_MS, answered)
+
+
 class Question:
     """Of one caller, about one action."""
 
@@ -36,15 +47,13 @@ class Question:
         self._action, self._interactive = action, interactive
 
     def ask(self, then: Then) -> None:
-        """First the bus daemon, which knows who calls: root needs no polkit."""
-        arguments = GLib.Variant("(s)", (self._sender,))
-        target = (BUS, BUS_PATH, BUS, "GetConnectionUnixUser")
-        self._call(target, arguments, "(u)", BUS_TIMEOUT_MS, lambda reply: self._known(reply, then))
+        """First who calls: root needs no polkit."""
+        ask_uid(self._connection, self._sender, lambda uid: self._known(uid, then))
 
-    def _known(self, reply: tuple[Any, ...] | GLib.Error, then: Then) -> None:
-        if isinstance(reply, GLib.Error):  # the caller is gone, and with it whoever it was
+    def _known(self, uid: int | None, then: Then) -> None:
+        if uid is None:
             then(self._no())
-        elif reply[0] == 0:
+        elif uid == 0:
             then(None)
         else:
             self._ask_polkit(then)
@@ -54,7 +63,11 @@ class Question:
         flags = ALLOW_INTERACTION if self._interactive else 0
         arguments = GLib.Variant("((sa{sv})sa{ss}us)", (subject, self._action.value, {}, flags, ""))
         target = (POLKIT, POLKIT_PATH, AUTHORITY, "CheckAuthorization")
-        self._call(target, arguments, "((bba{ss}))", NO_TIMEOUT_MS, lambda reply: then(self._judged(reply)))
+
+        def answered(reply: tuple[Any, ...] | GLib.Error) -> None:
+            then(self._judged(reply))
+
+        _call(self._connection, target, arguments, "((bba{ss}))", NO_TIMEOUT_MS, answered)
 
     def _judged(self, reply: tuple[Any, ...] | GLib.Error) -> AutokmodError | None:
         if isinstance(reply, GLib.Error):
@@ -67,15 +80,21 @@ class Question:
     def _no(self) -> AutokmodError:
         return NotAuthorized(WORDS[self._action])
 
-    def _call(
-        self, target: tuple[str, ...], arguments: Any, shape: str, timeout_ms: int, then: Callable[[Any], None]
-    ) -> None:
-        def answered(connection: Any, result: Any) -> None:
-            try:
-                reply = connection.call_finish(result).unpack()
-            except GLib.Error as exc:
-                reply = exc
-            then(reply)
 
-        kind, flags = GLib.VariantType(shape), Gio.DBusCallFlags.NONE
-        self._connection.call(*target, arguments, kind, flags, timeout_ms, None, answered)
+def _call(
+    connection: Any,
+    target: tuple[str, ...],
+    arguments: Any,
+    shape: str,
+    timeout_ms: int,
+    then: Callable[[Any], None],
+) -> None:
+    def answered(connection: Any, result: Any) -> None:
+        try:
+            reply = connection.call_finish(result).unpack()
+        except GLib.Error as exc:
+            reply = exc
+        then(reply)
+
+    kind, flags = GLib.VariantType(shape), Gio.DBusCallFlags.NONE
+    connection.call(*target, arguments, kind, flags, timeout_ms, None, answered)

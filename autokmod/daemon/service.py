@@ -12,7 +12,8 @@ from typing import Any
 
 from autokmod import __version__
 from autokmod.daemon.authorize import Action
-from autokmod.daemon.bus import INTERFACE, NAME, changes, signal, threaded
+from autokmod.daemon.bus import INTERFACE, NAME, signal
+from autokmod.daemon.calls import alone, changes, threaded
 from autokmod.daemon.core import Core, Standing
 from autokmod.daemon.variants import record
 from autokmod.decide.boot import boot_word
@@ -107,7 +108,7 @@ class Manager:
         path, text = self._core.log(package, krel)
         return str(path), text[-LONGEST_LOG:].replace("\0", "?")
 
-    @threaded
+    @alone
     def Verify(self, krels: list[str]) -> list[Record]:
         found = self._core.verify(krels).items()
         return [record({"krel": k, "files": count, "problems": to_json(problems)}) for k, (count, problems) in found]

@@ -259,4 +259,4 @@ def plain(value: Any) -> Any:
 
 
 SHAPES = {"GetJob": "u", "Explain": "ss", "CancelJob": "u", "Reconcile": "asb", "CollectGarbage": "b"}
-SHAPES |= {"RestoreInitrd": "s"}
+SHAPES |= {"RestoreInitrd": "s", "Verify": "as"}

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 
-from autokmod.daemon.bus import INTERFACE, Bus, Caller, signal, threaded
+from autokmod.daemon.bus import INTERFACE, Bus, signal
+from autokmod.daemon.calls import Caller, threaded
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify
 from autokmod.daemon.variants import record

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from gi.repository import Gio, GLib
 
-from autokmod.daemon.bus import ERROR_PREFIX, INTERFACE, NAME, PATH
+from autokmod.daemon.bus import INTERFACE, NAME, PATH
+from autokmod.daemon.calls import ERROR_PREFIX
 from tests.dbus.busmachine import NOBODY, Machine, Notifications, plain, until
 
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
