@@ -97,9 +97,19 @@ class Notifications:
         with self._more:
             assert self._more.wait_for(lambda: self.seen.count(line) >= times, LIMIT_S), self.seen
 
-    def close(self) -> None:
+    def count(self, line: str) -> int:
+        """How often it was sent until now."""
+        before = self.seen.count("X_TEST=1")
+        self._send(b"X_TEST=1")
+        self.until("X_TEST=1", before + 1)
+        return self.seen.count(line)
+
+    def _send(self, data: bytes) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"", str(self.path))
+            sock.sendto(data, str(self.path))
+
+    def close(self) -> None:
+        self._send(b"")
         self._reader.join()
         self._sock.close()
 
@@ -139,14 +149,17 @@ class Machine:
         return [sys.executable, "-m", "autokmod.daemon.main", "--root", str(self.paths.root), *options]
 
     @contextmanager
-    def daemon(self, *options: str, ready: bool = True, **env: str) -> Iterator[Daemon]:
-        """When it is left, the daemon must have ended well, unless the test ended it."""
+    def daemon(self, *options: str, ready: bool = True, stderr: int | None = None, **env: str) -> Iterator[Daemon]:
+        """When it is left, the daemon must have ended well, unless the test ended it. `stderr`: instead of the log."""
         self._count += 1
         log = self.directory / f"daemon{self._count}.log"
         notifications = Notifications(self.directory / f"notify{self._count}")
         argv = self.argv(*options)
         env = self.env(NOTIFY_SOCKET=str(notifications.path), **env)
-        with open(log, "w") as out, subprocess.Popen(argv, env=env, stderr=out, stdout=out, text=True) as process:
+        with (
+            open(log, "w") as out,
+            subprocess.Popen(argv, env=env, stderr=out if stderr is None else stderr, stdout=out, text=True) as process,
+        ):
             daemon = Daemon(process, log, notifications)
             try:
                 if ready:

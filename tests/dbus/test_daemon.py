@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,56 @@ def test_a_second_daemon_in_the_same_root_leaves(machine: Machine) -> None:
 def test_watchdog_and_status(machine: Machine) -> None:
     with machine.daemon(WATCHDOG_USEC="200000") as daemon:
         daemon.notifications.until("WATCHDOG=1", times=3)
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, Callable[[], None], Callable[[], None]]]:
+    """The end to write to, what fills it, and what empties it."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    ours = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)  # the daemon's end goes on to block
+
+    def fill() -> None:
+        with suppress(BlockingIOError):
+            while True:
+                os.write(ours, b".")
+
+    def drain() -> None:
+        with suppress(BlockingIOError):
+            while os.read(reader, 1 << 16):
+                pass
+
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        yield writer, fill, drain
+    finally:
+        for fd in (reader, writer, ours):
+            os.close(fd)
+
+
+def argument(pid: int) -> list[str]:
+    """The first one of the system call that the main thread is in; none where it is not in one."""
+    return Path(f"/proc/{pid}/task/{pid}/syscall").read_text().split()[1:2]
+
+
+def test_the_watchdog_is_fed_by_the_loop_and_by_nothing_else(machine: Machine) -> None:
+    """The loop really stands still: it has something to say, and whoever should read it does not. No other thread is
+    in its way."""
+    interval_s = 0.1
+    configure(machine)
+    usec = str(int(2e6 * interval_s))
+    with full_pipe() as (stderr, fill, drain), machine.daemon(stderr=stderr, WATCHDOG_USEC=usec) as daemon:
+        told = daemon.notifications
+        told.until("WATCHDOG=1", times=3)
+        fill()
+        configure(machine, "[daemon]\nsetle_s = 1\n")  # said on the loop's thread
+        until(lambda: argument(daemon.process.pid) == ["0x2"])
+        fed = told.count("WATCHDOG=1")
+        time.sleep(20 * interval_s)  # systemd would have ended it after two
+        assert told.count("WATCHDOG=1") == fed
+        drain()
+        told.until("WATCHDOG=1", times=fed + 3)
+        until(lambda: "setle_s" in machine.get("ConfigurationError"))
 
 
 def test_without_watchdog_nothing_is_sent(machine: Machine) -> None:
