@@ -26,7 +26,7 @@ from tests.unit.handmade import add_kernel, add_source, place, record
 pytestmark = [pytest.mark.dbus, pytest.mark.root]
 
 VERBS = {
-    "status": ("ListKernels", "ListNeighbours", "BootGuard"),
+    "status": ("ListKernels", "ListJobs", "ListNeighbours", "BootGuard"),
     "ready": ("NextBootKernel", "NextBootReason", "ListKernels"),
     "list-kernels": ("ListKernels",),
     "list-packages": ("ListPackages",),
