@@ -5,31 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autokmod.act.enroll import request_enrolment
 from autokmod.act.newkey import create_key
-from autokmod.act.sign import TOOLS
 from autokmod.config import Config
 from autokmod.config_load import load_config
 from autokmod.ctl.render import GREEN, GREY, RED, YELLOW, Cell, clean, reason_lines, table
 from autokmod.ctl.terminal import Output, Style
 from autokmod.ctl.view import NOT_READY, OK, output_of, paths_of
-from autokmod.decide.signing import Signing, choose_key, decide_signing, find_enforcement
-from autokmod.decide.trust import ENROLL, find_distrust
+from autokmod.decide.signing import choose_key
+from autokmod.decide.trust import ENROLL
 from autokmod.errors import KeyProblem, NotAuthorized, UsageError
+from autokmod.jobs.keyring import KernelView, KeyView, enrolment, key_to_json, keyring_to_json, read_keyring, shown
 from autokmod.jobs.signing import TriedKeys
 from autokmod.jobs.spool import ALL, Spool
-from autokmod.jsonvalue import to_json
-from autokmod.model import KernelState, Reason, Verb
-from autokmod.observe.abi import read_config
-from autokmod.observe.enforcement import read_boot_facts
-from autokmod.observe.kernels import find_kernels
+from autokmod.model import Verb
 from autokmod.observe.keys import SigningKey, find_keys
 from autokmod.observe.secureboot import Firmware, SecureBoot, read_firmware
-from autokmod.observe.tools import tool_problem
 from autokmod.paths import Paths
 
 WORDS = {
@@ -75,96 +69,16 @@ def add_parser(sub: Any) -> None:
 # ---- status --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class KernelView:
-    krel: str
-    signing: Signing
-    distrust: Reason | None  # signed, and yet it would be refused
-
-    @property
-    def is_fine(self) -> bool:
-        return self.signing.problem is None and self.distrust is None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyView:
-    key: SigningKey
-    used: bool
-    enrolment: str
-
-
 def run_key_status(args: argparse.Namespace) -> int:
     paths, output = paths_of(args), output_of(args)
-    config, firmware = load_config(paths), read_firmware(paths)
-    keys = _find(paths, config)
-    chosen = choose_key(keys, firmware) if config.sign.mode != "never" else None
-    views = [KeyView(k, k is chosen, enrolment(k, firmware)) for k in keys]
-    kernels = list(_kernels(paths, config, keys, firmware))
+    config = load_config(paths)
+    keyring = read_keyring(paths, config, _find(paths, config))
     if output.json != "off":
-        output.data(_as_json(paths, firmware, views, kernels))
+        output.data(keyring_to_json(paths, keyring))
     else:
-        output.lines([*_key_lines(paths, firmware, views, output), *_kernel_lines(kernels, output)])
-    return OK if all(k.is_fine for k in kernels) else NOT_READY
-
-
-def enrolment(key: SigningKey, firmware: Firmware) -> str:
-    """Of its certificate, in the firmware's lists."""
-    print_ = key.certificate.fingerprint if key.certificate is not None else ""
-    found = (
-        ("withdrawn", firmware.revoked),
-        ("enrolled", firmware.enrolled),
-        ("requested", firmware.requested),
-    )
-    if firmware.secure_boot in (SecureBoot.NO_EFI, SecureBoot.UNKNOWN) or key.certificate is None:
-        return "-"
-    return next((word for word, those in found if print_ in those), "not enrolled")
-
-
-def _kernels(paths: Paths, config: Config, keys: Sequence[SigningKey], firmware: Firmware) -> Iterator[KernelView]:
-    missing = tool_problem(*TOOLS)
-    for kernel in find_kernels(paths):
-        if kernel.state in (KernelState.HEADERS_ONLY, KernelState.INCOMPLETE):
-            continue
-        options = read_config(paths, kernel) or {}
-        enforced = find_enforcement(kernel.krel, options, read_boot_facts(paths, kernel.krel), firmware)
-        signing = decide_signing(config.sign, keys, options, enforced, firmware, missing)
-        by = signing.signed_by
-        distrust = find_distrust(kernel.krel, enforced, by, firmware) if enforced and by else None
-        yield KernelView(kernel.krel, signing, distrust)
-
-
-def _as_json(
-    paths: Paths, firmware: Firmware, keys: Sequence[KeyView], kernels: Sequence[KernelView]
-) -> dict[str, Any]:
-    return {
-        "secure_boot": str(firmware.secure_boot),
-        "keys": [_key_json(paths, view) for view in keys],
-        "kernels": [
-            {
-                "krel": k.krel,
-                "enforced": to_json(k.signing.enforced),
-                "signed_by": to_json(k.signing.signed_by),
-                "unsigned": to_json(k.signing.unsigned),
-                "problem": to_json(k.signing.problem or k.distrust),
-            }
-            for k in kernels
-        ],
-    }
-
-
-def _key_json(paths: Paths, view: KeyView) -> dict[str, Any]:
-    key, certificate = view.key, view.key.certificate
-    return {
-        "origin": key.origin,
-        "key": _shown(paths, key.key),
-        "certificate": _shown(paths, key.cert),
-        "used": view.used,
-        "enrolment": view.enrolment,
-        "name": certificate.name if certificate else None,
-        "fingerprint": certificate.fingerprint if certificate else None,
-        "not_after": certificate.not_after if certificate else None,
-        "problem": to_json(key.problem),
-    }
+        lines = _key_lines(paths, keyring.firmware, keyring.keys, output)
+        output.lines([*lines, *_kernel_lines(keyring.kernels, output)])
+    return OK if all(k.is_fine for k in keyring.kernels) else NOT_READY
 
 
 def _key_lines(paths: Paths, firmware: Firmware, keys: Sequence[KeyView], output: Output) -> Iterator[str]:
@@ -185,12 +99,7 @@ def _key_row(paths: Paths, view: KeyView) -> tuple[Cell | str, ...]:
     name, until = (certificate.name, certificate.not_after) if certificate else ("-", "-")
     use = Cell("cannot be used", RED) if key.problem else Cell("used", GREEN) if view.used else Cell("not used", GREY)
     state = Cell(view.enrolment, COLOURS.get(view.enrolment, ""))
-    return (_shown(paths, key.key) or "-", key.origin, name, until, state, use)
-
-
-def _shown(paths: Paths, path: str) -> str | None:
-    """As a program inside the root would name it; None for what the configuration leaves out."""
-    return paths.inside(path) if path else None
+    return (shown(paths, key.key) or "-", key.origin, name, until, state, use)
 
 
 def _kernel_lines(kernels: Sequence[KernelView], output: Output) -> Iterator[str]:
@@ -234,7 +143,7 @@ def run_key_create(args: argparse.Namespace) -> int:
     Spool(paths).add(Verb.RESCAN, ALL, "key-created")  # what stands unsigned is signed then
     if output.json != "off":
         view = KeyView(key, used=True, enrolment=enrolment(key, read_firmware(paths)))
-        output.data({"key": _key_json(paths, view)})
+        output.data({"key": key_to_json(paths, view)})
     else:
         name = clean(key.certificate.name) if key.certificate else ""
         output.lines([f"Made {paths.inside(key.key)} ({name}).", f"To have it trusted under Secure Boot: {ENROLL}"])

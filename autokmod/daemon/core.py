@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autokmod.config import Config
 from autokmod.config_load import load_config
@@ -19,6 +20,7 @@ from autokmod.jobs.booted import compare_boot
 from autokmod.jobs.byhand import restore_image
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.gc import Collection, collect_store, preview_collection
+from autokmod.jobs.keyring import keyring_to_json, read_keyring
 from autokmod.jobs.logs import read_log
 from autokmod.jobs.machine import read_machine, read_machine_and_next
 from autokmod.jobs.queue import Change, Queue
@@ -39,6 +41,7 @@ from autokmod.model import (
 )
 from autokmod.observe.bootguard import read_guard
 from autokmod.observe.kernels import find_kernels, is_krel, read_kernel
+from autokmod.observe.keys import find_keys
 from autokmod.observe.machine import find_sources
 from autokmod.observe.neighbours import Neighbour, find_neighbours
 from autokmod.observe.sources import find_packages, list_sources
@@ -122,6 +125,11 @@ class Core:
     def log(self, package: str, krel: str) -> tuple[Path, str]:
         """Raises UnknownKernel, UnknownPackage, NoLog."""
         return read_log(self.paths, package, krel, self.explain(package, krel))
+
+    def signing(self) -> dict[str, Any]:
+        """As keyring_to_json gives it. No key is opened: that is done where something is signed."""
+        keys = find_keys(self.paths, self.config.sign)
+        return keyring_to_json(self.paths, read_keyring(self.paths, self.config, keys))
 
     def verify(self, krels: Sequence[str]) -> dict[str, tuple[int, tuple[Reason, ...]]]:
         """How many files each kernel has, and what is wrong with them; none named: all. Raises UnknownKernel."""

@@ -108,6 +108,10 @@ class Manager:
         path, text = self._core.log(package, krel)
         return str(path), text[-LONGEST_LOG:].replace("\0", "?")
 
+    @threaded
+    def GetSigning(self) -> Record:
+        return record(self._core.signing())
+
     @alone
     def Verify(self, krels: list[str]) -> list[Record]:
         found = self._core.verify(krels).items()

@@ -12,12 +12,16 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from autokmod.act.newkey import create_key
+from autokmod.config import Config
 from autokmod.ctl.main import make_parser
 from autokmod.daemon.bus import INTERFACE, NAME, PATH
 from autokmod.daemon.core import Limits
 from autokmod.daemon.service import XML
 from autokmod.jobs.gc import Collection
+from autokmod.jobs.keyring import keyring_to_json, read_keyring
 from autokmod.model import GuardState, Job, KernelStatus, Package, Placement, Reason
+from autokmod.observe.keys import find_keys
 from autokmod.observe.neighbours import Neighbour
 from tests.dbus.busmachine import NOBODY, Machine, plain
 from tests.dbus.test_service import A, B, busy_daemon
@@ -41,9 +45,10 @@ VERBS = {
     "watch": ("ListJobs", "JobNew", "JobChanged", "JobProgress", "JobRemoved", "GetJob", "ReadinessChanged"),
     "gc": ("CollectGarbage",),
     "initrd restore": ("RestoreInitrd",),
+    "key status": ("GetSigning",),
 }
 # The XML gives the reasons: files that the caller has at hand, /etc, a person who types a password, Ctrl-C.
-WITHOUT = {"check", "lint", "new", "key", "build", "adopt", "release"}
+WITHOUT = {"check", "lint", "new", "key create", "key enroll", "build", "adopt", "release"}
 WITHOUT |= {f"initrd {verb}" for verb in ("list", "unpack", "repack", "overlay")}
 
 
@@ -56,10 +61,9 @@ def choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 
 def verbs() -> set[str]:
-    """Those of initrd each for itself; those of key are one."""
+    """Where a verb has verbs of its own, these."""
     found = choices(make_parser(["--help"]))
-    below = {f"initrd {verb}" for verb in choices(found["initrd"])}
-    return (set(found) - {"initrd"}) | below
+    return {f"{verb} {below}".strip() for verb, parser in found.items() for below in choices(parser) or ("",)}
 
 
 def test_every_verb_is_accounted_for() -> None:
@@ -90,6 +94,8 @@ BY_HAND = {
     "GetJob": {"result", "message"},
     "Verify": {"krel", "files", "problems"},
     "RestoreInitrd": {"krel", "good", "word"},
+    "GetSigning": {"secure_boot", "keys", "kernels", "krel", "enforced", "signed_by", "unsigned", "problem"}
+    | {"origin", "key", "certificate", "used", "enrolment", "name", "fingerprint", "not_after"},
 }
 
 
@@ -170,3 +176,22 @@ def test_retry_by_hand(machine: Machine) -> None:
         (number,) = machine.call("Reconcile", "1", A, "true")
         signals.until_told(f"JobRemoved (uint32 {number}, 'reconcile-{A}', 'done')")
         assert machine.call("GetJob", str(number))["result"] == "done"
+
+
+def test_key_status(machine: Machine) -> None:
+    """The same values as autokmodctl's: they are made by the same function."""
+    add_kernel(machine.paths, A)
+    create_key(machine.paths, "host")
+    with busy_daemon(machine):
+        (told,) = asked(machine, "GetSigning")
+    keys = find_keys(machine.paths, Config().sign)
+    wanted = keyring_to_json(machine.paths, read_keyring(machine.paths, Config(), keys))
+    assert told == without_none(wanted)
+    assert [k["origin"] for k in told["keys"]] == ["autokmod"]
+    assert [k["krel"] for k in told["kernels"]] == [A]
+
+
+def without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    return [without_none(item) for item in value] if isinstance(value, list) else value

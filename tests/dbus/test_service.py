@@ -63,7 +63,7 @@ def test_introspection_is_the_shipped_xml(machine: Machine) -> None:
     with machine.daemon():
         done = machine.busctl("introspect", "--xml-interface", NAME, PATH)
     assert members(done.stdout) == members(XML)
-    assert len(members(XML)) == 12 + 5 + 11
+    assert len(members(XML)) == 13 + 5 + 11
 
 
 def test_properties(machine: Machine) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from autokmod.act.newkey import create_key
 from autokmod.config import Config, DaemonConfig, SignConfig
-from autokmod.ctl.key import enrolment
 from autokmod.decide.readiness import decide_readiness
 from autokmod.jobs.engine import Engine
+from autokmod.jobs.keyring import enrolment
 from autokmod.model import DecisionKind, KernelStatus, Placement, Readiness, Signature
 from autokmod.observe.blob import read_blob
 from autokmod.observe.keys import find_keys
