@@ -38,7 +38,7 @@ class BuildConfig:
     jobs: Count = 0  # job tokens over all builds; 0: one a CPU
     user: str = "autokmod-build"
     time_limit_s: Limit = 3600  # one build
-    eval_limit_s: Limit = 10  # evaluating one dkms.conf
+    eval_limit_s: Limit = 30  # evaluating one dkms.conf
     memory_limit_mb: Limit = 4096  # one process of a build
     total_memory_mb: Count = 0  # all processes of one build; 0: three quarters of the machine's
     process_limit: Limit = 512  # of one build; before Linux 5.14: of all builds together
