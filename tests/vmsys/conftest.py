@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMPLETE
+from tests.conftest import COMPLETE, children, open_files
 from tests.corpus import Corpus
 from tests.vmsys.base import pack_checkout
 from tests.vmsys.guest import Guest
@@ -32,13 +32,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"the machine needs {', '.join(missing)}")
 
 
+@pytest.fixture(autouse=True)
+def leaves_nothing() -> None:
+    """Each case leaves the machine, which is another process after each reboot: only its last may leave nothing."""
+
+
+@pytest.fixture(scope="module")
+def leaves_no_machine() -> Iterator[None]:
+    before = children() | open_files()
+    yield
+    left = (children() | open_files()) - before
+    assert not left, f"left behind: {sorted(left)}"
+
+
 @pytest.fixture(scope="session")
 def world(corpus: Corpus) -> World:
     return make_world(corpus)
 
 
 @pytest.fixture(scope="module")
-def guest(corpus: Corpus, world: World) -> Iterator[Guest]:
+def guest(corpus: Corpus, world: World, leaves_no_machine: None) -> Iterator[Guest]:
     """Running the first kernel; nothing of autokmod is on it but the checkout, in /root/checkout."""
     with TemporaryDirectory(prefix="autokmod-vm-", dir=os.environ.get("AUTOKMOD_VM_SCRATCH")) as scratch:
         checkout = Path(scratch) / "checkout.tar"
