@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -17,13 +17,13 @@ from autokmod import journal
 from autokmod.config import Config, LogLevel
 from autokmod.daemon import logcontrol
 from autokmod.daemon.bus import Bus, BusUnavailable
-from autokmod.daemon.core import Core, Standing
+from autokmod.daemon.core import Core
+from autokmod.daemon.judge import Judge
 from autokmod.daemon.late import Late
 from autokmod.daemon.logcontrol import LogControl
 from autokmod.daemon.logind import Logind
 from autokmod.daemon.loop import Loop
 from autokmod.daemon.notify import notify, notify_status, watchdog_s
-from autokmod.daemon.sayings import SAYINGS, say
 from autokmod.daemon.service import XML, Manager
 from autokmod.daemon.settle import wait_s
 from autokmod.daemon.watcher import Watcher
@@ -31,13 +31,10 @@ from autokmod.daemon.watchlist import Hint
 from autokmod.errors import ConfigError
 from autokmod.events import Event
 from autokmod.jobs.queue import Change, ChangeKind
-from autokmod.model import Job, JobState, KernelState, KernelStatus, Readiness
-from autokmod.observe.atwork import find_package_manager
+from autokmod.model import Job, JobState
 from autokmod.paths import Paths
 
-REMOVED = "removed"  # the readiness of a kernel that is gone
 GUARD_S = 3600.0  # between two looks of the boot guard
-TRANSACTION_S = 20.0  # between two looks at a kernel that a package manager is unpacking
 log = journal.get()
 
 
@@ -63,12 +60,10 @@ class App:
         self._logind: Logind | None = None
         self._watcher: Watcher | None = None
         self._jobs: dict[int, Job] = {}
-        self._kernels: Mapping[str, KernelStatus] = {}
-        self._said: dict[str, Readiness] = {}
-        self._judge_due = self._take_up_due = False
+        self._judge = Judge(paths, self.core, self.manager, self.loop, self._do)
+        self._take_up_due = False
         self._hinted_at = self._last_hint = 0.0
         self._timer: int | None = None
-        self._judge_timer: int | None = None
         self._late = Late(self.loop, self._compare_boot)
         self._stopping = False
 
@@ -222,7 +217,7 @@ class App:
         self._late.looked(is_open=is_open)
         if wait is not None:
             self._look_in(wait)
-        self._judge()
+        self._judge.due()
 
     def _compare_boot(self) -> None:
         self._do(lambda: (self.core.compare_boot(), None), self._looked)
@@ -244,7 +239,7 @@ class App:
         if change.kind is ChangeKind.REMOVED:
             self._compare_boot()
         elif job.state is not JobState.RUNNING:
-            self._judge()
+            self._judge.due()
 
     def _progress(self, job: Job, text: str) -> None:
         self.manager.JobProgress(job.id, text)
@@ -259,50 +254,6 @@ class App:
             waiting = len(self._jobs) - len(running)
             notify_status(f"{doing}, {waiting} queued" if waiting else doing)
 
-    def _judge(self) -> None:
-        """Find out how the kernels stand; once for all that happens until that begins."""
-        if not self._judge_due:
-            self._judge_due = True
-            self._do(self._look_at_kernels, self._judged)
-
-    def _look_at_kernels(self) -> tuple[Standing, bool]:
-        """And whether a package manager is at work."""
-        self._judge_due = False
-        in_transaction = find_package_manager(self._paths) is not None
-        return self.core.standing(), in_transaction
-
-    def _judged(self, result: Future[tuple[Standing, bool]]) -> None:
-        before = self._kernels
-        standing, in_transaction = result.result()
-        self._kernels = {status.krel: status for status in standing.kernels}
-        self.manager.tell_standing(standing)
-        for krel in sorted(before.keys() - self._kernels.keys()):
-            self._said.pop(krel, None)
-            log.info(f"{krel} is gone", kind=Event.KERNEL_REMOVED, krel=krel)
-            self.manager.ReadinessChanged(krel, REMOVED)
-        for krel, status in self._kernels.items():
-            if krel not in before or before[krel].readiness is not status.readiness:
-                self.manager.ReadinessChanged(krel, status.readiness.value)
-            if not (in_transaction and status.state is KernelState.INCOMPLETE):
-                self._say(status)
-            else:  # it is being unpacked, which is no reason for alarm
-                self._judge_later()
-
-    def _judge_later(self) -> None:
-        """However many kernels are being unpacked, and however often they are looked at meanwhile."""
-        if self._judge_timer is None:
-            self._judge_timer = self.loop.after(TRANSACTION_S, self._judge_now)
-
-    def _judge_now(self) -> None:
-        self._judge_timer = None
-        self._judge()
-
-    def _say(self, status: KernelStatus) -> None:
-        """Pending is on the way to something else, and not worth a word."""
-        if status.readiness in SAYINGS and self._said.get(status.krel) is not status.readiness:
-            self._said[status.krel] = status.readiness
-            say(status)
-
     def _guard(self) -> None:
         """Also without any job: its limits are of time and boots."""
         self._do(self.core.guard, self._guarded)
@@ -310,7 +261,7 @@ class App:
 
     def _guarded(self, result: Future[None]) -> None:
         result.result()
-        self._judge()
+        self._judge.due()
 
     def _checked(self, result: Future[Any]) -> None:
         result.result()

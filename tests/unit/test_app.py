@@ -9,6 +9,7 @@ import pytest
 
 from autokmod.config import Config
 from autokmod.daemon import app as app_module
+from autokmod.daemon import judge as judge_module
 from autokmod.daemon.app import App
 from autokmod.daemon.loop import Loop
 from autokmod.observe.atwork import PACMAN
@@ -65,7 +66,7 @@ def counting(app: App) -> CountingLoop:
 
 def judge(app: App) -> None:
     """As with every event; until what came of it has reached the loop."""
-    app._judge()
+    app._judge.due()
     app._background.submit(int).result()
     app.loop.post(app.loop.quit)
     app.loop.run()
@@ -78,7 +79,7 @@ def test_a_long_transaction_keeps_one_timer(app: App) -> None:
 
 
 def test_it_is_looked_at_again_and_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "TRANSACTION_S", 0.01)
+    monkeypatch.setattr(judge_module, "TRANSACTION_S", 0.01)
     for _ in range(EVENTS):
         judge(app)
     counting(app).ends_at = counting(app).rung + ROUNDS

@@ -255,8 +255,8 @@ def kernel_is_gone(paths: Paths) -> None:
 
     def work(app: App) -> None:
         before = app.core.standing()
-        app._judged(told((replace(before, kernels=statuses), False)))
-        app._judged(told((replace(before, kernels=()), False)))
+        app._judge.judged(told((replace(before, kernels=statuses), False)))
+        app._judge.judged(told((replace(before, kernels=()), False)))
 
     with_app(paths, work)
 
