@@ -6,26 +6,21 @@ the kernel has booted well. What a generator says of itself proves nothing.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from autokmod.act.former import beside, forget_other, has_links, is_aside, keep_previous, put_back, set_aside, take_over
 from autokmod.act.generators import Generator
-from autokmod.errors import AutokmodError, FormatError
+from autokmod.errors import AutokmodError
 from autokmod.files import fsync_dir
-from autokmod.observe.image.contents import read_image
-from autokmod.observe.image.kernels import is_config, kernels_in
-from autokmod.observe.initrd import ASIDE, NEW, PART, PREVIOUS, SWAP, find_leftovers, is_of_one_kernel
+from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS
 from autokmod.paths import Paths
 from autokmod.run import Cancel, run
 
 AT_WORK = {"AUTOKMOD_AT_WORK": "1"}  # our plugins of kernel-install, run below this, would wait for us
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without hard links say
 SPARE = 1.2  # a new image may be somewhat larger than the present one
 
 
@@ -40,23 +35,6 @@ class InitrdFailed(AutokmodError):
         return f"{self.image} was not made anew: {self.why}"
 
 
-class NoPrevious(AutokmodError):
-    """There is no former image to put back."""
-
-    dbus_name = "NoPrevious"
-
-    def __init__(self, krel: str, why: str) -> None:
-        super().__init__(krel, why)
-        self.krel, self.why = krel, why
-
-    def __str__(self) -> str:
-        return f"there is no former initrd of {self.krel} to put back: {self.why}"
-
-
-def beside(image: Path, suffix: str) -> Path:
-    return image.with_name(image.name + suffix)
-
-
 @dataclass(slots=True)
 class Draft:
     """A new image that is not trusted yet."""
@@ -66,9 +44,9 @@ class Draft:
     published: bool = False
 
     def publish(self) -> None:
-        _forget_other(self.image, self.path)
+        forget_other(self.image, self.path)
         if self.path != self.image:
-            _take_over(self.path, self.image)
+            take_over(self.path, self.image)
             keep_previous(self.image)
             os.replace(self.path, self.image)
         elif beside(self.image, PREVIOUS).exists():
@@ -97,7 +75,7 @@ def drafted(
     beside(image, NEW).unlink(missing_ok=True)
     check_space(paths, image, in_place=generator.in_place)
     if generator.in_place:
-        _set_aside(image)
+        set_aside(image)
     try:
         _run(paths, generator, krel, image, timeout_s, cancel)
         if not draft.path.is_file() or draft.path.stat().st_size == 0:
@@ -105,7 +83,7 @@ def drafted(
         yield draft
     finally:
         if not draft.published and generator.in_place:
-            _put_back(image, is_going)
+            put_back(image, is_going)
         elif not draft.published:
             draft.path.unlink(missing_ok=True)
 
@@ -150,112 +128,12 @@ def _sizes(image: Path) -> Iterator[int]:
 
 def _takes_copy(image: Path, *, in_place: bool) -> bool:
     if in_place:
-        return not _is_aside(image)
-    return not beside(image, PREVIOUS).exists() and not _has_links(beside(image, NEW))
-
-
-def _has_links(name: Path) -> bool:
-    """FAT has none. Tried with a name that nobody has, since a link changes what `stat` says of a file."""
-    other = name.with_name(name.name + PART)
-    try:
-        for path in (name, other):
-            path.unlink(missing_ok=True)
-        name.touch(mode=0o600)
-        os.link(name, other)
-    except OSError as exc:
-        if exc.errno not in NO_LINKS:
-            raise
-        return False
-    finally:
-        name.unlink(missing_ok=True)
-        other.unlink(missing_ok=True)
-    return True
+        return not is_aside(image)
+    return not beside(image, PREVIOUS).exists() and not has_links(beside(image, NEW))
 
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.1f}"
-
-
-def _take_over(new: Path, image: Path) -> None:
-    """Its owner and mode; and all of it on the disk, before its name is."""
-    info = image.stat()
-    os.chown(new, info.st_uid, info.st_gid)
-    os.chmod(new, stat.S_IMODE(info.st_mode))
-    _sync(new)
-
-
-def _forget_other(image: Path, new: Path) -> None:
-    """What is named after a package was kept for whichever kernel that package had then."""
-    previous = beside(image, PREVIOUS)
-    if is_of_one_kernel(image) or not previous.exists():
-        return
-    try:
-        former, present = (kernels_in(read_image(str(path), is_config)) for path in (previous, new))
-    except FormatError:
-        return
-    if former and present and not former & present:
-        previous.unlink()
-
-
-def keep_previous(image: Path) -> None:
-    """The image that booted last, or that the kernel came with: not one of those that were made since."""
-    previous = beside(image, PREVIOUS)
-    if not previous.exists():
-        _keep(image, previous)
-
-
-def _keep(image: Path, name: Path) -> None:
-    try:
-        os.link(image, name)
-    except OSError as exc:
-        if exc.errno not in NO_LINKS:
-            raise
-        _copy(image, name)
-
-
-def _set_aside(image: Path) -> None:
-    if not _is_aside(image):
-        _copy(image, beside(image, ASIDE))
-
-
-def _is_aside(image: Path) -> bool:
-    """A copy that is there already is of a run that a power cut ended: the image may be half of what it was to be."""
-    return beside(image, ASIDE).exists() and _is_damaged(image)
-
-
-def _put_back(image: Path, is_going: Callable[[], bool]) -> None:
-    if not image.exists() and is_going():
-        beside(image, ASIDE).unlink()
-        return
-    os.replace(beside(image, ASIDE), image)
-    fsync_dir(image.parent)
-
-
-def _is_damaged(image: Path) -> bool:
-    try:
-        read_image(str(image), lambda _: False)
-    except FormatError:
-        return True
-    return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Images may hold keys: nobody else may read what is not whole yet."""
-    half = beside(target, PART)
-    half.unlink(missing_ok=True)
-    try:
-        os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        shutil.copy2(source, half)
-        _sync(half)
-        os.replace(half, target)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_s: float) -> str | None:
@@ -270,35 +148,3 @@ def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_
     except AutokmodError as exc:
         return str(exc)
     return None
-
-
-def restore(image: Path) -> None:
-    """PREVIOUS becomes the image again, and the image PREVIOUS; at no moment there is none.
-
-    Raises FileNotFoundError where there is no PREVIOUS.
-    """
-    previous, swap = beside(image, PREVIOUS), beside(image, SWAP)
-    swap.unlink(missing_ok=True)
-    os.stat(previous)
-    if image.exists():
-        _keep(image, swap)
-    os.replace(previous, image)
-    if swap.exists():
-        os.replace(swap, previous)
-    fsync_dir(image.parent)
-
-
-def forget_leftovers(paths: Paths, krel: str) -> None:
-    """What was kept beside the image of a kernel that is gone: nobody else removes it."""
-    for path in list(find_leftovers(paths, krel)):
-        path.unlink(missing_ok=True)
-        if path.parent.name == krel:  # a boot loader entry's, where nothing else may be left
-            with suppress(OSError):
-                path.parent.rmdir()
-
-
-def forget_previous(image: Path) -> bool:
-    previous = beside(image, PREVIOUS)
-    was_there = previous.exists()
-    previous.unlink(missing_ok=True)
-    return was_there

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokmod.act.archive import archive
-from autokmod.act.initrd import Draft, InitrdFailed, beside, check_space
+from autokmod.act.former import beside
+from autokmod.act.initrd import Draft, InitrdFailed, check_space
 from autokmod.files import write_file
 from autokmod.observe.blob import decompress, read_blob, read_bounded
 from autokmod.observe.image.base import MARK, Base, without_overlays

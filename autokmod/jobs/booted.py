@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autokmod import journal
-from autokmod.act.initrd import forget_previous
+from autokmod.act.former import forget_previous
 from autokmod.act.records import write_record
 from autokmod.config import Config
 from autokmod.decide.boot import Promise, boot_sentence, decide_booted, decide_lacking

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from autokmod.act.initrd import NoPrevious, restore
+from autokmod.act.former import NoPrevious, restore
 from autokmod.act.overlay import Overlay, make_overlay
 from autokmod.config import Config
 from autokmod.errors import FormatError

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from autokmod.act.initrd import forget_leftovers
+from autokmod.act.former import forget_leftovers
 from autokmod.act.place import remove_all
 from autokmod.act.records import remove_record, write_record
 from autokmod.config import Config

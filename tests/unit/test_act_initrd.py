@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from autokmod.act.archive import archive
+from autokmod.act.former import forget_leftovers, restore
 from autokmod.act.generators import Generator
-from autokmod.act.initrd import Draft, InitrdFailed, drafted, forget_leftovers, restore
+from autokmod.act.initrd import Draft, InitrdFailed, drafted
 from autokmod.config import Config
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.reconcile import unattended
@@ -24,7 +25,7 @@ from tests.corpus import CHECKOUT
 from tests.unit.handmade import add_kernel, place, record
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not there")
-RESTORING = "import sys, pathlib; from autokmod.act.initrd import restore; restore(pathlib.Path(sys.argv[1]))"
+RESTORING = "import sys, pathlib; from autokmod.act.former import restore; restore(pathlib.Path(sys.argv[1]))"
 KEEPING = """import sys, pathlib
 from autokmod.act.generators import Generator
 from autokmod.act.initrd import drafted

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autokmod.act.archive import archive
-from autokmod.act.initrd import NoPrevious
+from autokmod.act.former import NoPrevious
 from autokmod.config import Config
 from autokmod.jobs.byhand import restore_image
 from autokmod.observe.initrd import PREVIOUS, identify

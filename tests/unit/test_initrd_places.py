@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from autokmod.act.former import forget_leftovers
 from autokmod.act.generators.choose import choose
 from autokmod.act.generators.kernel_install import ADD
 from autokmod.act.generators.suse import FLAGS, MAKE, SCRIPT
-from autokmod.act.initrd import forget_leftovers
 from autokmod.observe.bootplaces import find_away
 from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, Place, find_image, is_unified_of
 from autokmod.paths import Paths
