@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,10 @@ class Paths:
         if path.startswith(f"{root}/") and not path.endswith("/") and "/." not in path and "//" not in path:
             return path[len(root) :]
         return "/" + os.path.relpath(path, root)
+
+    def command(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """What starts this program inside the root."""
+        return tuple(argv) if self.root == Path("/") else ("chroot", str(self.root), *argv)
 
     def resolve(self, path: str | os.PathLike[str]) -> Path:
         """A host path below the root with every link followed as chroot would follow it.

@@ -236,8 +236,7 @@ def _to_add(paths: Paths, adopted: Adopted) -> Iterator[str]:
 
 def _add_to_dkms(paths: Paths, id_: str) -> Reason | None:
     """As its package's postinst would have. DKMS reads dkms.conf in its own way: that is what giving back means."""
-    inside = [] if paths.root == Path("/") else ["chroot", str(paths.root)]
-    done = run([*inside, "dkms", "add", id_], timeout_s=TIME_LIMIT_S, check=False)
+    done = run(paths.command(("dkms", "add", id_)), timeout_s=TIME_LIMIT_S, check=False)
     if done.returncode == 0:
         return None
     said = (done.output.strip().splitlines() or ["it said nothing"])[-1]

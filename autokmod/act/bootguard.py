@@ -35,13 +35,13 @@ def tell_grub(paths: Paths, directory: str, entry: str) -> None:
     file = f"{directory}/grubenv"
     change = ("set", f"saved_entry={entry}") if entry else ("unset", "saved_entry")
     tool = next((t for t in EDITENV if _is_there(paths, t)), EDITENV[0])
-    run(_inside(paths, (tool, file, *change)), timeout_s=LIMIT_S)
+    run(paths.command((tool, file, *change)), timeout_s=LIMIT_S)
 
 
 def tell_systemd_boot(paths: Paths, entry: str) -> None:
     """Raises AutokmodError, OSError."""
     under_systemd = paths.root == Path("/") and Path("/run/systemd/system").is_dir()
-    run(_inside(paths, bootctl_cmd(entry, under_systemd=under_systemd)), timeout_s=LIMIT_S)
+    run(paths.command(bootctl_cmd(entry, under_systemd=under_systemd)), timeout_s=LIMIT_S)
 
 
 def bootctl_cmd(entry: str, *, under_systemd: bool) -> tuple[str, ...]:
@@ -58,19 +58,15 @@ def add_entry(paths: Paths, kept: KeptOut) -> None:
     if image is None:
         raise GuardFailed(f"{kept.image} is not there any more")
     argv = ("kernel-install", "add", krel, image, *(i for i in kept.initrds if _is_file(paths, i)))
-    run(_inside(paths, argv), timeout_s=ENTRY_LIMIT_S, env={**AT_WORK, LETS_IN: krel})
+    run(paths.command(argv), timeout_s=ENTRY_LIMIT_S, env={**AT_WORK, LETS_IN: krel})
 
 
 def _is_file(paths: Paths, inside: str) -> bool:
-    return paths.resolve(paths.at(inside.lstrip("/"))).is_file()
+    return paths.resolve(paths.at(inside)).is_file()
 
 
 def _is_there(paths: Paths, tool: str) -> bool:
     return any(paths.at(f"{place}/{tool}").exists() for place in ("usr/bin", "usr/sbin", "bin", "sbin"))
-
-
-def _inside(paths: Paths, argv: tuple[str, ...]) -> tuple[str, ...]:
-    return argv if paths.root == Path("/") else ("chroot", str(paths.root), *argv)
 
 
 def write_guard(paths: Paths, state: GuardState) -> None:

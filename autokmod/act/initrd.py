@@ -91,14 +91,10 @@ def drafted(
 def _run(paths: Paths, generator: Generator, krel: str, image: Path, timeout_s: float, cancel: Cancel) -> None:
     argv = generator.make(krel, paths.inside(image), paths.inside(beside(image, NEW)))
     try:
-        run(_inside(paths, argv), timeout_s=timeout_s, cancelled=cancel, env=AT_WORK)
+        run(paths.command(argv), timeout_s=timeout_s, cancelled=cancel, env=AT_WORK)
     except AutokmodError as exc:
         hint = f"run '{generator.by_hand.format(krel=krel)}' and see what it says"
         raise InitrdFailed(paths.inside(image), str(exc), hint) from exc
-
-
-def _inside(paths: Paths, argv: tuple[str, ...]) -> tuple[str, ...]:
-    return argv if paths.root == Path("/") else ("chroot", str(paths.root), *argv)
 
 
 def check_space(paths: Paths, image: Path, *, in_place: bool = False) -> None:
@@ -141,10 +137,10 @@ def tell(paths: Paths, generator: Generator, krel: str, image: Path, *, timeout_
     if generator.after is None:
         return None
     argv = generator.after(krel, paths.inside(image))
-    if not paths.at(argv[-1].lstrip("/")).is_dir():
+    if not paths.at(argv[-1]).is_dir():
         return None
     try:
-        run(_inside(paths, argv), timeout_s=timeout_s, env=AT_WORK)
+        run(paths.command(argv), timeout_s=timeout_s, env=AT_WORK)
     except AutokmodError as exc:
         return str(exc)
     return None
