@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import lzma
 import shutil
 import subprocess
@@ -14,19 +13,15 @@ from pathlib import Path
 import pytest
 
 from autokmod.act.archive import archive
-from autokmod.decide.image import Standing, judge_image
 from autokmod.errors import FormatError
 from autokmod.observe.image import inside
 from autokmod.observe.image.base import MARK, read_base
 from autokmod.observe.image.carried import read_carried
 from autokmod.observe.image.contents import read_image
 from autokmod.run import ENV
+from tests.unit.test_image_carried import DRV, KREL, NEW, OLD, STANDING, TOP, image, problems
 
-KREL = "6.1.0-9-test"
-TOP = f"usr/lib/modules/{KREL}"
-DRV, TWIN = "updates/autokmod/p/drv.ko", "kernel/drv.ko"
-NEW, OLD = b"\x7fELF new", b"\x7fELF old"
-STANDING = {"drv": Standing(f"{DRV}.xz", hashlib.sha256(NEW).hexdigest())}
+TWIN = "kernel/drv.ko"
 MAKERS = {"squashfs": ["mksquashfs", "TREE", "FILE", "-quiet", "-no-progress"], "erofs": ["mkfs.erofs", "FILE", "TREE"]}
 ROOTS = {"squashfs": "squash-root.img", "erofs": "erofs-root.img"}
 OUTER = archive({"init": b"#!/bin/sh\n", f"{TOP}/modules.dep": b"kernel/loop.ko:\n", f"{TOP}/kernel/loop.ko": OLD})
@@ -50,17 +45,6 @@ def packed(tmp_path: Path, kind: str, files: Mapping[str, bytes], links: Mapping
     names = {"TREE": str(top), "FILE": str(tmp_path / "packed")}
     subprocess.run([names.get(a, a) for a in MAKERS[kind]], check=True, stdout=subprocess.DEVNULL)
     return (tmp_path / "packed").read_bytes()
-
-
-def image(tmp_path: Path, *parts: bytes) -> str:
-    (tmp_path / "image").write_bytes(b"".join(parts))
-    return str(tmp_path / "image")
-
-
-def problems(file: str) -> list[str]:
-    carried = read_carried(file, KREL, STANDING)
-    found = judge_image(STANDING, carried.modules, carried.digests, carried.index, carried.opaque)
-    return [r.kind for r in found.values()]
 
 
 INSIDE: list[tuple[str, dict[str, bytes], str | None, list[str]]] = [
