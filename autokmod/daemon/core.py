@@ -23,8 +23,8 @@ from autokmod.jobs.gc import Collection, collect_store, preview_collection
 from autokmod.jobs.keyring import keyring_to_json, read_keyring
 from autokmod.jobs.logs import read_log
 from autokmod.jobs.machine import read_machine, read_machine_and_next
+from autokmod.jobs.publishing import Publishing
 from autokmod.jobs.queue import Change, Queue
-from autokmod.jobs.reconcile import Publishing
 from autokmod.jobs.verify import verify_kernel
 from autokmod.jobs.worker import Worker
 from autokmod.model import (

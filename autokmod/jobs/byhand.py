@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from autokmod.act.former import NoPrevious, restore
@@ -11,8 +11,9 @@ from autokmod.act.overlay import Overlay, make_overlay
 from autokmod.config import Config
 from autokmod.errors import FormatError
 from autokmod.files import locked
+from autokmod.jobs.initrd.look import Looking
 from autokmod.jobs.initrd.step import InitrdStep
-from autokmod.jobs.reconcile import Publishing, unattended
+from autokmod.jobs.publishing import Publishing, unattended
 from autokmod.model import KernelRecord
 from autokmod.observe.image.base import read_base
 from autokmod.observe.initrd import find_image
@@ -36,7 +37,9 @@ def restore_image(
             restore(found.path)
         except FileNotFoundError as exc:
             raise NoPrevious(krel, f"nothing is kept beside {paths.inside(found.path)}") from exc
-        return _step(paths, config, krel).say_restored(record, found)
+        return InitrdStep(paths, config, krel, lambda: _records(paths), Cancel(), publishing).say_restored(
+            record, found
+        )
 
 
 def overlay_by_hand(paths: Paths, config: Config, krel: str, image: Path, conf: Mapping[str, bytes]) -> Overlay | None:
@@ -45,12 +48,9 @@ def overlay_by_hand(paths: Paths, config: Config, krel: str, image: Path, conf: 
     record = read_record(paths, krel)
     base = read_base(str(image), krel, paths.modulesd(krel))
     carried = [module_name(path) for path in base.modules]
-    wanted = _step(paths, config, krel).expected(record, carried) if record is not None else {}
+    looking = Looking(paths, config, krel, lambda: _records(paths))
+    wanted = looking.expected(record, carried) if record is not None else {}
     return make_overlay(paths, krel, base, wanted, conf) if wanted else None
-
-
-def _step(paths: Paths, config: Config, krel: str) -> InitrdStep:
-    return InitrdStep(paths, config, krel, lambda: _records(paths), Cancel(), lambda _: nullcontext())
 
 
 def _records(paths: Paths) -> dict[str, KernelRecord]:

@@ -18,7 +18,8 @@ from autokmod.jobs.gc import Keeper
 from autokmod.jobs.handover import hand_over
 from autokmod.jobs.keepout import has_due_entry
 from autokmod.jobs.look import Looker
-from autokmod.jobs.reconcile import Publishing, Reconciliation, unattended
+from autokmod.jobs.publishing import Publishing, unattended
+from autokmod.jobs.reconcile import Reconciliation
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Job, JobResult, KernelRecord, KernelState, Verb
 from autokmod.observe.kernels import find_kernels

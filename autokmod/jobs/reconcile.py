@@ -7,7 +7,6 @@ between the world may change: each round starts from the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from autokmod.config import Config
@@ -19,6 +18,7 @@ from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.compile import Compiling, Progress
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
+from autokmod.jobs.publishing import Publishing, unattended
 from autokmod.jobs.tokens import TokenPool
 from autokmod.model import Build, Decision, DecisionKind, KernelRecord, Package, Reason
 from autokmod.observe.atwork import find_package_manager
@@ -26,16 +26,10 @@ from autokmod.observe.kernels import read_kernel
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
-Publishing = Callable[[str], AbstractContextManager[None]]  # around what changes a kernel's modules directory or initrd
-
 DAMAGED = ("store-damaged", "content-differs", "not-readable")
 MAX_SETTLE_S = 600.0  # something that changes without end is not waited for
 LEAVING_S = 3600.0  # what was announced to go, is there after so long, and no package manager is at work: it stays
 MAX_ROUNDS = 20  # each builds what the last one's builds made possible: as deep as packages depend on packages
-
-
-def unattended(_: object) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 @dataclass(slots=True)

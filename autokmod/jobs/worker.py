@@ -16,8 +16,8 @@ from autokmod import journal
 from autokmod.config import RetryConfig
 from autokmod.errors import AutokmodError, CommandFailed
 from autokmod.events import Event
+from autokmod.jobs.publishing import unattended
 from autokmod.jobs.queue import Queue
-from autokmod.jobs.reconcile import unattended
 from autokmod.jobs.retry import delay_s
 from autokmod.model import Job, JobResult, Verb
 from autokmod.run import Cancel

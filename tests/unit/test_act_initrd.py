@@ -16,7 +16,7 @@ from autokmod.act.generators import Generator
 from autokmod.act.initrd import Draft, InitrdFailed, drafted
 from autokmod.config import Config
 from autokmod.jobs.initrd.step import InitrdStep
-from autokmod.jobs.reconcile import unattended
+from autokmod.jobs.publishing import unattended
 from autokmod.observe.bootplaces import find_away
 from autokmod.observe.initrd import ASIDE, NEW, PREVIOUS, SWAP, Place, find_image
 from autokmod.paths import Paths

@@ -21,7 +21,7 @@ from autokmod.jobs.apply import apply_decisions
 from autokmod.jobs.engine import Engine, job_result
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
-from autokmod.jobs.reconcile import unattended
+from autokmod.jobs.publishing import unattended
 from autokmod.model import (
     Build,
     BuildError,

@@ -21,7 +21,7 @@ from autokmod.decide.signing import Signing
 from autokmod.jobs.engine import Engine
 from autokmod.jobs.initrd.step import InitrdStep
 from autokmod.jobs.look import Looker
-from autokmod.jobs.reconcile import unattended
+from autokmod.jobs.publishing import unattended
 from autokmod.model import (
     Decision,
     DecisionKind,

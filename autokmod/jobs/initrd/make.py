@@ -6,8 +6,8 @@ held against what stands on disk at that moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from autokmod.act.generators import Generator
@@ -19,6 +19,7 @@ from autokmod.files import locked
 from autokmod.jobs.initrd.look import Examined, Looking
 from autokmod.jobs.initrd.say import Finding, note, sentence, settle, untold
 from autokmod.jobs.overlay import overlay_for
+from autokmod.jobs.publishing import Publishing
 from autokmod.model import KernelRecord, Reason
 from autokmod.observe.atwork import find_at_work
 from autokmod.observe.image.base import Base
@@ -27,7 +28,6 @@ from autokmod.observe.records import read_record
 from autokmod.paths import Paths
 from autokmod.run import Cancel
 
-Publishing = Callable[[str], AbstractContextManager[None]]
 REFRESHED, OVERLAID = "initrd-refreshed", "initrd-overlaid"
 
 

@@ -6,14 +6,14 @@ Only where it is concerned and wrong: at most one run of its generator for all p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from autokmod.act.initrd import InitrdFailed
 from autokmod.config import Config
 from autokmod.decide.image import OPAQUE
 from autokmod.jobs.initrd.look import Examined, Looking, placed
-from autokmod.jobs.initrd.make import Making, Overtaken, Publishing, making
+from autokmod.jobs.initrd.make import Making, Overtaken, making
 from autokmod.jobs.initrd.say import (
     FAILED,
     RESTORED,
@@ -27,6 +27,7 @@ from autokmod.jobs.initrd.say import (
     settle,
     stale,
 )
+from autokmod.jobs.publishing import Publishing
 from autokmod.model import KernelRecord, Reason
 from autokmod.observe.atwork import find_at_work
 from autokmod.observe.bootplaces import find_away
@@ -87,9 +88,6 @@ class InitrdStep:
         hint = f"to have it made anew: autokmodctl reconcile --force {self.krel}"
         word = Reason(RESTORED, f"{text}: {sentence(looked.problems)}", hint=hint)
         return note(self.paths, record, Finding(word, ok=False, seen=seen))
-
-    def expected(self, record: KernelRecord, carried: Iterable[str]) -> dict[str, str]:
-        return self.looking.expected(record, carried)
 
     @property
     def looking(self) -> Looking:
